@@ -1,0 +1,50 @@
+# shellcheck shell=bash
+# Shared by the guest scripts; sourced, not run.
+
+# 125 is "the guest itself failed", as with timeout(1) and env(1); 124 is a timeout.
+# shellcheck disable=SC2034
+readonly EXIT_GUEST=125 EXIT_TIMEOUT=124
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+die() { say "$*"; exit "$EXIT_GUEST"; }
+
+cache_dir() { printf '%s\n' "${VOLUKS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/voluks}"; }
+
+# The guest's kernel splits its command line at blanks, and paths travel on it.
+no_blanks() {
+	case $1 in *[[:space:],\"]*) die "path with a blank, comma or quote cannot be handed to the guest: $1" ;; esac
+}
+
+need_tools() {
+	local tool
+	for tool; do
+		command -v "$tool" >/dev/null || die "$tool is missing; run scripts/deps"
+	done
+}
+
+uml_version() {
+	local dirs=(/usr/lib/uml/modules/*/)
+	[[ -d ${dirs[0]} ]] || die "no kernel modules below /usr/lib/uml/modules; run scripts/deps"
+	basename "${dirs[-1]}"
+}
+
+# Prints a directory that modprobe -d takes: the modules of the UML kernel with a fresh depmod, made once per kernel package. The machine's own
+# /lib/modules stays as it is.
+modules_dir() {
+	local version source stamp dir tmp
+	version=$(uml_version)
+	source=/usr/lib/uml/modules/$version
+	stamp=$(stat -c %Y "$source/kernel")
+	dir=$(cache_dir)/modules-$version-$stamp
+	if [[ ! -d $dir ]]; then
+		mkdir -p "$(cache_dir)"
+		tmp=$(mktemp -d "$(cache_dir)/.modules.XXXXXX")
+		mkdir -p "$tmp/lib/modules"
+		cp -a "$source" "$tmp/lib/modules/$version"
+		/sbin/depmod -b "$tmp" "$version"
+		chmod 755 "$tmp"
+		# A second run may have been faster; its copy is as good.
+		mv -T "$tmp" "$dir" 2>/dev/null || rm -rf "$tmp"
+	fi
+	printf '%s\n' "$dir"
+}
