@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+export CGO_ENABLED := 1
+
+# Packages whose tests run once more in a guest with a real kernel.
+KERNEL_PKGS := ./internal/sys/... ./internal/secret/... ./internal/backing/... ./internal/filesystem/... ./luks/... ./keyslot/... ./internal/volume/... ./internal/worker/... ./cmd/...
+
+.PHONY: help
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## install the Debian or Ubuntu packages that build, tests and guests need
+	@scripts/deps
+
+.PHONY: build
+build: deps bin/voluks ## build bin/voluks
+
+.PHONY: bin/voluks
+bin/voluks:
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/voluks ./cmd/voluks
+
+.PHONY: check
+check: deps ## format, vet, staticcheck, shellcheck, import rules
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'not formatted:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	go vet -tags voluks_crashpoints ./...
+	go tool staticcheck ./...
+	scripts/lint-shell
+
+.PHONY: unit
+unit: deps ## the fast loop: no root, no network, under 30 s
+	go test ./...
+
+.PHONY: race
+race: deps ## the unit tests under the race detector
+	go test -race ./...
+
+.PHONY: test-small
+test-small: deps ## the packages that touch the kernel, in the small guest
+	scripts/test-small $(KERNEL_PKGS)
+
+.PHONY: test-full
+test-full: deps ## the scenarios in the full guest: systemd, Docker Engine, Compose, podman
+	scripts/test-full
+
+.PHONY: test
+test: check unit test-small test-full ## everything; whatever is missing is a failure
+
+.PHONY: fuzz
+fuzz: deps ## every fuzz target for FUZZTIME (default 30s)
+	scripts/fuzz $${FUZZTIME:-30s}
+
+.PHONY: bench
+bench: deps ## the figures of docs/figures.md, as ratios measured side by side in a guest
+	scripts/bench
+
+.PHONY: demo
+demo: deps ## an encrypted Compose stack in a throwaway guest, with a power cut in the middle
+	scripts/demo
+
+.PHONY: clean
+clean: ## remove what was built here (the guests' cache stays: scripts/guest-full clean)
+	rm -rf bin dist
