@@ -48,3 +48,20 @@ modules_dir() {
 	fi
 	printf '%s\n' "$dir"
 }
+
+# A guest is a process group of its own (setsid): its helpers outlive its main process and hold the disks.
+kill_guest() { kill -KILL -- "-$1" 2>/dev/null || true; }
+
+# watch_guest PID LIMIT WORKDIR: ends a guest that is past its time, or whose script was killed without a chance to clean up.
+watch_guest() {
+	local end=$((SECONDS + $2))
+	while kill -0 "$1" 2>/dev/null; do
+		if ((SECONDS >= end)); then kill_guest "$1"; fi
+		if ! kill -0 "$$" 2>/dev/null; then
+			kill_guest "$1"
+			rm -rf "$3"
+			return
+		fi
+		sleep 0.5
+	done
+}
