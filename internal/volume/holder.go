@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package volume
+
+import (
+	"fmt"
+	"time"
+)
+
+// HolderKind says who a holder is, which decides whether it can be found stale.
+type HolderKind string
+
+// The kinds of holders. Only a HolderDocker ever goes stale by itself: Docker never sends Unmount for a container that died with a killed
+// dockerd, while podman and the CLI are processes that end right after the call.
+const (
+	HolderDocker  HolderKind = "docker"
+	HolderPodman  HolderKind = "podman"
+	HolderCLI     HolderKind = "cli"
+	HolderSystemd HolderKind = "systemd"
+)
+
+// Holder is one user of a mounted volume. ID is whatever the user calls itself (Docker's mount ID, "cli"); it may contain any characters and
+// may have 1 to 4096 bytes. PID, Start and Comm describe the process that asked (dockerd), zero where unknown.
+type Holder struct {
+	ID    string     `json:"id"`
+	Kind  HolderKind `json:"kind"`
+	PID   int        `json:"pid,omitempty"`
+	Start uint64     `json:"start,omitempty"` // field 22 of /proc/PID/stat, in clock ticks since boot
+	Comm  string     `json:"comm,omitempty"`
+	Since time.Time  `json:"since"` // set by Mount when zero
+}
+
+// String names the holder for a person: its kind and the first characters of its ID.
+func (h Holder) String() string {
+	id := h.ID
+	if len(id) > 12 {
+		id = id[:12]
+	}
+	return fmt.Sprintf("%s %q", h.Kind, id)
+}

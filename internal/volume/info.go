@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package volume
+
+import "time"
+
+// State is where a volume stands.
+type State string
+
+// The states. StatePrepared and StateFormatted are creations that have not ended; the others are complete volumes.
+const (
+	StatePrepared  State = "prepared"  // creation begun: record and perhaps an image, no key slots yet
+	StateFormatted State = "formatted" // LUKS container made; no file system yet
+	StateReady     State = "ready"     // complete and closed
+	StateMounted   State = "mounted"   // complete, mounted and proven, held by somebody
+	StateClosing   State = "closing"   // nobody holds it, but it is still open: closed as soon as the kernel lets go
+	StateLocked    State = "locked"    // complete and closed, and the last attempt to open it got no key; Reason says why
+	StateStuck     State = "stuck"     // an operation on it is past its deadline: a device below does not answer
+	StateDamaged   State = "damaged"   // record, mount or mapping is not what it must be; Reason says what
+)
+
+// Info describes a volume. It holds no secret. Its JSON form is stable: fields are added, never renamed.
+type Info struct {
+	Name       string            `json:"name"`
+	UUID       string            `json:"uuid"` // of the LUKS header
+	State      State             `json:"state"`
+	Reason     string            `json:"reason,omitempty"` // why it is locked, stuck, damaged or closing
+	Size       int64             `json:"size"`             // bytes of the file system's device
+	Used       *int64            `json:"used,omitempty"`   // bytes; only while mounted
+	Avail      *int64            `json:"avail,omitempty"`  // bytes; only while mounted
+	FS         string            `json:"fs"`
+	Backing    string            `json:"backing"`
+	Cipher     string            `json:"cipher"`
+	Mountpoint string            `json:"mountpoint,omitempty"` // the directory for users; only when proven right now
+	Holders    []Holder          `json:"holders"`
+	Slots      []SlotInfo        `json:"slots"`               // managed key slots, as of the last operation that read the header
+	KeySince   *time.Time        `json:"key_since,omitempty"` // when the oldest managed slot key was made
+	Created    time.Time         `json:"created"`
+	Options    map[string]string `json:"options"` // all of them, defaults included, as ParseOptions would take them
+	Warnings   []string          `json:"warnings,omitempty"`
+}
+
+// SlotInfo is what a token says about one key slot.
+type SlotInfo struct {
+	Role       string    `json:"role"` // agent, recovery, or the type of a foreign slot
+	Number     int       `json:"number"`
+	Generation int       `json:"generation"`
+	KEK        string    `json:"kek,omitempty"` // provider and public id of the key that wraps it
+	Created    time.Time `json:"created"`
+}
+
+// Finished reports whether the volume's creation has ended. Docker must be told "no such volume" of any other, or it would never send the
+// Create again that finishes it.
+func (i Info) Finished() bool { return i.State != StatePrepared && i.State != StateFormatted }
+
+// KeyAge is the age of the oldest managed slot key at the time now, 0 if unknown.
+func (i Info) KeyAge(now time.Time) time.Duration {
+	if i.KeySince == nil {
+		return 0
+	}
+	return now.Sub(*i.KeySince)
+}

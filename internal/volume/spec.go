@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package volume
+
+// Spec is what a volume is asked to be. It is plain data, fixed at creation. ParseOptions makes one; a Spec made by hand is checked by Create.
+type Spec struct {
+	Name      string `json:"name"`
+	Size      int64  `json:"size"`                // bytes that the file system gets; the header comes on top
+	FS        string `json:"fs"`                  // ext4, xfs, btrfs
+	Backing   string `json:"backing"`             // image
+	UID       int    `json:"uid"`                 // owner of the directory that the container gets
+	GID       int    `json:"gid"`                 // its group
+	Mode      uint32 `json:"mode"`                // its permission bits, such as 0o755
+	Mkfs      string `json:"mkfs,omitempty"`      // options for mkfs, as written
+	Mount     string `json:"mount,omitempty"`     // options for mount, as written
+	Alloc     string `json:"alloc"`               // full, sparse
+	Discard   bool   `json:"discard,omitempty"`   // pass discards down to the backing
+	Ephemeral bool   `json:"ephemeral,omitempty"` // not yet: refused
+
+	// Given names the options that were written out, sorted. A later create is compared by these alone, so that a changed default of the
+	// node does not make a difference.
+	Given []string `json:"given,omitempty"`
+}
+
+// Defaults is what the node's configuration says about new volumes.
+type Defaults struct {
+	Size       int64  // bytes; [volumes] default_size
+	FS         string // [volumes] default_fs
+	Overcommit bool   // [volumes] overcommit: alternatives to alloc=full are allowed
+}
