@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package atomicfile writes state so that after a crash either the old or the new content is there, whole, and reads it without trusting it.
+package atomicfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/voluks/voluks/internal/sys"
+)
+
+var (
+	// ErrNotRegular means that the path is a link, directory, device or anything else but a regular file.
+	ErrNotRegular = sys.ErrNotRegular
+	// ErrTooLarge means that a file is longer than its reader allows.
+	ErrTooLarge = errors.New("file is too large")
+)
+
+// Write replaces the file at path by data, with exactly that mode. When it returns nil the content and the name are durable. When it fails before the
+// rename the old file is untouched; if only the last step, the sync of the directory, fails, the new content is in place but may not survive a
+// power cut. Something at path that is not a regular file is refused with ErrNotRegular: a link would be replaced where its target was meant.
+func Write(path string, data []byte, mode os.FileMode) error {
+	if st, err := os.Lstat(path); err == nil && !st.Mode().IsRegular() {
+		return fmt.Errorf("write %s: %w", path, ErrNotRegular)
+	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	dir := filepath.Dir(path)
+	// The temporary file must lie in the same directory: a rename across file systems is not one.
+	t, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(mode))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer t.Cleanup() //nolint:errcheck // does nothing after the rename; before it the first error counts
+	if _, err := t.Write(data); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	// This one syncs the file, but not the directory.
+	if err := t.CloseAtomicallyReplace(); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := sys.SyncDir(dir); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// Read returns the whole content of the regular file at path. The last element of path may not be a link (ErrNotRegular); more than limit bytes are
+// ErrTooLarge, and no more than that is ever read.
+func Read(path string, limit int64) ([]byte, error) {
+	f, err := sys.OpenRegular(path, false)
+	if err != nil {
+		return nil, fmt.Errorf("read state: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read state: %w", err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("read %s: more than %d bytes: %w", path, limit, ErrTooLarge)
+	}
+	return data, nil
+}
