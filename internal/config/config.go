@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config reads and writes the configuration of a node. It is plain data: reading it asks the
+// kernel and the key providers nothing, so that a configuration can be judged where it is not used.
+//
+// The reading is strict. A key that is not known, a setting of a provider that is not selected or a
+// value of the wrong kind is an error with its line, because a misspelt setting that is skipped in
+// silence is found on the day that it was needed.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/voluks/voluks/internal/atomicfile"
+)
+
+// maxFile bounds what is read: a configuration is a few KiB.
+const maxFile = 1 << 20
+
+// Config is the configuration of a node, complete (what was not set has its default) and checked.
+type Config struct {
+	// KEK is the provider that wraps the keys of new slots.
+	KEK KEK
+	// Previous are providers that only unwrap, in the order in which they are tried.
+	Previous []KEK
+	Recovery Recovery
+	Volumes  Volumes
+	Docker   Docker
+	Remove   Remove
+	Rotation Rotation
+}
+
+// KEK selects a key provider. Only the settings of the selected one are set.
+type KEK struct {
+	// Provider is the name of the provider: "file".
+	Provider string
+	// File are the settings of the file provider, else nil.
+	File *File
+}
+
+// File are the settings of the file provider.
+type File struct {
+	// Path is the absolute path of the master key.
+	Path string
+}
+
+// Recovery says to whom the recovery slot of each volume is sealed.
+type Recovery struct {
+	// None is the deliberate choice to have no recovery slot.
+	None bool
+	// Recipients are age recipients (public keys), all X25519 or all post-quantum. Their shape is
+	// checked here, their checksum where they are used.
+	Recipients []string
+	// Confirmed says that somebody has stated that the identity is kept. Until then no volume is
+	// created.
+	Confirmed bool
+}
+
+// Volumes are the defaults and limits of new volumes.
+type Volumes struct {
+	// DefaultSize is in bytes.
+	DefaultSize int64
+	// DefaultFS is "ext4", "xfs" or "btrfs".
+	DefaultFS string
+	// Overcommit allows sparse images, whose promises the disk may not be able to keep.
+	Overcommit bool
+}
+
+// Docker are the settings of the volume plugin.
+type Docker struct {
+	// Socket is the absolute path of the plugin's socket.
+	Socket string
+}
+
+// Remove says what becomes of removed volumes.
+type Remove struct {
+	// Keep is how long a removed volume stays recoverable; 0 is not at all.
+	Keep time.Duration
+}
+
+// Rotation says when key slots are rotated without being asked.
+type Rotation struct {
+	// MaxAge is the age from which on a slot is rotated; 0 is never.
+	MaxAge time.Duration
+}
+
+// Default is the configuration that an empty file gives, with files below p. It has no recovery
+// recipient, so that it opens volumes and refuses to create them.
+func Default(p Paths) Config {
+	return Config{
+		KEK:     KEK{Provider: "file", File: &File{Path: p.MasterKey()}},
+		Volumes: Volumes{DefaultSize: 10 << 30, DefaultFS: "ext4"},
+		Docker:  Docker{Socket: p.DockerSocket()},
+		Remove:  Remove{Keep: 24 * time.Hour},
+	}
+}
+
+// Load reads the configuration of a node. A missing file is an error that wraps fs.ErrNotExist; what
+// is wrong inside is one *Error per problem, joined.
+func Load(p Paths) (Config, error) {
+	data, err := atomicfile.Read(p.ConfigFile(), maxFile)
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	return Parse(p.ConfigFile(), data, p)
+}
+
+// Error is one thing that is wrong in a configuration.
+type Error struct {
+	File string // as given to Parse
+	Line int    // from 1; 0 if it concerns the file as a whole
+	Key  string // dotted, such as "kek.file.path" or "previous[0].provider"; "" for bad TOML
+	Msg  string // what is wrong with Key
+}
+
+func (e *Error) Error() string {
+	where := e.File
+	if e.Line > 0 {
+		where = fmt.Sprintf("%s:%d", e.File, e.Line)
+	}
+	if e.Key == "" {
+		return fmt.Sprintf("%s: %s", where, e.Msg)
+	}
+	return fmt.Sprintf("%s: %s: %s", where, e.Key, e.Msg)
+}
+
+// problems collects errors about one file.
+type problems struct {
+	file string
+	errs []error
+}
+
+func (p *problems) add(line int, key, format string, args ...any) {
+	p.errs = append(p.errs, &Error{File: p.file, Line: line, Key: key, Msg: fmt.Sprintf(format, args...)})
+}
+
+func (p *problems) err() error { return errors.Join(p.errs...) }

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/voluks/voluks/internal/atomicfile"
+)
+
+// Example is the commented configuration of a node before "voluks init" has added the recipient:
+// every setting with its default.
+func Example() []byte { return Default(DefaultPaths()).Render() }
+
+// Write replaces the configuration of a node, atomically. Comments that a person has added are lost,
+// so it is for a new file, or for a change that was asked for.
+func Write(p Paths, cfg Config) error {
+	data := cfg.Render()
+	if _, err := Parse(p.ConfigFile(), data, p); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	// Readable by all: it holds no secret, and a person without root may want to see it.
+	if err := atomicfile.Write(p.ConfigFile(), data, 0o644); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	return nil
+}
+
+// Render writes the configuration as a commented file that Parse reads back to the same Config.
+func (c Config) Render() []byte {
+	var out bytes.Buffer
+	line := func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
+
+	line("# Configuration of voluks. Unknown keys are errors. Sizes: 512M, 10G. Durations: 24h, 90d.")
+	line("")
+	if c.Recovery.None {
+		line("# Volumes have no recovery slot: whoever loses the key below loses them.")
+		line(`recovery = "none"`)
+		line("")
+	}
+	line("# The key that guards the key slots of new volumes. It wraps and unwraps.")
+	c.KEK.render(line, "kek", "[kek]")
+	line("# Keys that only unwrap, while volumes still need them. One [[previous]] table each:")
+	line("# [[previous]]")
+	line(`# provider = "file"`)
+	line("# [previous.file]")
+	line(`# path = "/etc/voluks/master.key.old"`)
+	line("")
+	for _, previous := range c.Previous {
+		previous.render(line, "previous", "[[previous]]")
+	}
+	c.Recovery.render(line)
+	line("[volumes]")
+	line("# Size and file system (%s) of a volume that does not say.", strings.Join(fileSystems, ", "))
+	line("default_size = %s", quote(SizeText(c.Volumes.DefaultSize)))
+	line("default_fs = %s", quote(c.Volumes.DefaultFS))
+	line("# Allow alloc=sparse: images that grow, up to more than the disk holds. When it is full, ext4")
+	line("# on such an image loses writes without an error.")
+	line("overcommit = %t", c.Volumes.Overcommit)
+	line("")
+	line("[docker]")
+	line("# Where Docker looks for the volume plugin.")
+	line("socket = %s", quote(c.Docker.Socket))
+	line("")
+	line("[remove]")
+	line("# How long a removed volume can be brought back before its key is destroyed.")
+	line("keep = %s", quote(DurationText(c.Remove.Keep)))
+	line("")
+	line("[rotation]")
+	line("# Age from which on key slots are rotated by themselves. Left out: only when asked.")
+	if c.Rotation.MaxAge == 0 {
+		line(`# max_age = "90d"`)
+	} else {
+		line("max_age = %s", quote(DurationText(c.Rotation.MaxAge)))
+	}
+	return out.Bytes()
+}
+
+func (k KEK) render(line func(string, ...any), name, header string) {
+	line("%s", header)
+	line("provider = %s", quote(k.Provider))
+	line("")
+	if k.File != nil {
+		line("[%s.file]", name)
+		line("# Exactly 32 random bytes, owned by root, not readable by anyone else.")
+		line("path = %s", quote(k.File.Path))
+		line("")
+	}
+}
+
+func (r Recovery) render(line func(string, ...any)) {
+	switch {
+	case r.None:
+	case len(r.Recipients) == 0:
+		line("# Who can open every volume when this node or its key is gone: age recipients (public keys).")
+		line(`# "voluks init" makes one and prints its identity, which is kept elsewhere. Without a confirmed`)
+		line(`# recipient no volume is created, unless recovery = "none" stands at the top of this file.`)
+		line("# [recovery]")
+		line(`# recipients = ["age1..."]`)
+		line("# confirmed = true")
+		line("")
+	default:
+		line("# Who can open every volume when this node or its key is gone: age recipients (public keys).")
+		line("# confirmed: somebody has stated that the identity is kept. No volume is created before.")
+		line("[recovery]")
+		line("recipients = [")
+		for _, recipient := range r.Recipients {
+			line("  %s,", quote(recipient))
+		}
+		line("]")
+		line("confirmed = %t", r.Confirmed)
+		line("")
+	}
+}
+
+// quote writes a TOML basic string.
+func quote(s string) string {
+	var out strings.Builder
+	out.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			out.WriteByte('\\')
+			out.WriteRune(r)
+		case r < ' ' || r == 0x7f:
+			fmt.Fprintf(&out, `\u%04X`, r)
+		default:
+			out.WriteRune(r)
+		}
+	}
+	out.WriteByte('"')
+	return out.String()
+}
