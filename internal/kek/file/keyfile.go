@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package file
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/internal/sys"
+)
+
+// What can be wrong with a key file. Each has its own way out, which the command line tells.
+var (
+	ErrMissing    = errors.New("does not exist")
+	ErrExists     = errors.New("exists already and is never overwritten")
+	ErrSymlink    = errors.New("is a symbolic link")
+	ErrNotRegular = errors.New("is not a regular file")
+	ErrOwner      = errors.New("belongs to another user")
+	ErrOpen       = errors.New("is open to its group or to others")
+	ErrShort      = errors.New("is too short")
+	ErrLong       = errors.New("is too long")
+	ErrNewline    = errors.New("ends in a newline that is not part of the key")
+	ErrHex        = errors.New("holds hexadecimal text instead of raw bytes")
+	ErrBase64     = errors.New("holds base64 text instead of raw bytes")
+	ErrNotRandom  = errors.New("does not hold random bytes")
+)
+
+// KeyFileError is a key file that cannot be used. Err is, or wraps, one of the errors above, or the
+// error of a system call.
+type KeyFileError struct {
+	Path   string
+	Err    error
+	Detail string // numbers, never contents
+}
+
+func (e *KeyFileError) Error() string {
+	s := fmt.Sprintf("key file %s %v", e.Path, e.Err)
+	if e.Detail != "" {
+		s += " (" + e.Detail + ")"
+	}
+	return s
+}
+
+// Unwrap returns Err.
+func (e *KeyFileError) Unwrap() error { return e.Err }
+
+// looked at is enough of a file to tell a key from the texts that people put there instead.
+const looked = 128
+
+// read returns the master key, which the caller wipes.
+func read(path string) (*secret.Key, error) {
+	fail := func(err error, format string, args ...any) (*secret.Key, error) {
+		return nil, &KeyFileError{Path: path, Err: err, Detail: fmt.Sprintf(format, args...)}
+	}
+	// Without O_NONBLOCK the opening of a pipe would wait for a writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fail(fmt.Errorf("%w: %w", ErrMissing, fs.ErrNotExist), "")
+	case errors.Is(err, syscall.ELOOP):
+		return fail(ErrSymlink, "")
+	case err != nil:
+		return fail(fmt.Errorf("cannot be opened: %w", errnoOf(err)), "")
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return fail(fmt.Errorf("cannot be examined: %w", errnoOf(err)), "")
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.Mode().IsRegular():
+		return fail(ErrNotRegular, "")
+	case !ok || int(stat.Uid) != os.Geteuid():
+		return fail(ErrOwner, "owner %d, expected %d", stat.Uid, os.Geteuid())
+	case info.Mode().Perm()&0o077 != 0:
+		return fail(ErrOpen, "mode %04o, expected 0600 or 0400", info.Mode().Perm())
+	}
+
+	buf, err := secret.New(looked)
+	if err != nil {
+		return nil, err
+	}
+	defer buf.Wipe()
+	n, err := io.ReadFull(f, buf.Bytes())
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return fail(fmt.Errorf("cannot be read: %w", errnoOf(err)), "")
+	}
+	text := buf.Bytes()[:n]
+	if wrong := judge(text); wrong != nil {
+		return fail(wrong, "%s bytes, expected %d", count(info.Size(), n), kek.KeySize)
+	}
+	key, err := secret.New(kek.KeySize)
+	if err != nil {
+		return nil, err
+	}
+	copy(key.Bytes(), text)
+	return key, nil
+}
+
+// count is the size of the file, unless it changed while it was read.
+func count(size int64, n int) string {
+	if n == looked && size > looked {
+		return fmt.Sprint(size)
+	}
+	return fmt.Sprint(n)
+}
+
+// judge says what is wrong with the contents of a key file, without a copy of them.
+func judge(b []byte) error {
+	line := bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+	text := onlyOf(line, hexDigits)
+	switch {
+	case len(b) != len(line) && len(line) == kek.KeySize && !text:
+		return ErrNewline
+	case text && (len(line) == 2*kek.KeySize || len(line) == kek.KeySize):
+		return ErrHex // 32 hexadecimal digits are 16 bytes, whatever the length of the file
+	case len(line) >= 43 && len(line) <= 44 && onlyOf(line, base64Digits):
+		return ErrBase64
+	case len(b) < kek.KeySize:
+		return ErrShort
+	case len(b) > kek.KeySize:
+		return ErrLong
+	case onlyOf(b, printable) || distinct(b) < 8:
+		return ErrNotRandom // of 32 random bytes about one in 10^13 looks like text
+	}
+	return nil
+}
+
+const (
+	hexDigits    = "0123456789abcdefABCDEF"
+	base64Digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
+	printable    = base64Digits + " !\"#$%&'()*,.:;<>?@[\\]^`{|}~\t\r\n"
+)
+
+func onlyOf(b []byte, set string) bool {
+	for _, c := range b {
+		if bytes.IndexByte([]byte(set), c) < 0 {
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
+func distinct(b []byte) int {
+	var seen [256]bool
+	n := 0
+	for _, c := range b {
+		if !seen[c] {
+			seen[c] = true
+			n++
+		}
+	}
+	clear(seen[:])
+	return n
+}
+
+// Generate makes a new master key at path, readable by its owner alone, and returns its name once it
+// is durable. An existing file of whatever kind is left alone: the error wraps ErrExists. A crash
+// leaves either no file at path or the whole key.
+func Generate(path string) (kek.Ref, error) {
+	fail := func(err error) (kek.Ref, error) {
+		return kek.Ref{}, &KeyFileError{Path: path, Err: err}
+	}
+	master, err := secret.Random(kek.KeySize)
+	if err != nil {
+		return kek.Ref{}, err
+	}
+	defer master.Wipe()
+	ref, err := refOf(master)
+	if err != nil {
+		return kek.Ref{}, err
+	}
+	dir := filepath.Dir(path)
+	temp, err := writeTemp(dir, "."+filepath.Base(path)+".new-", master)
+	if err != nil {
+		return fail(fmt.Errorf("cannot be made: %w", err))
+	}
+	// A link, unlike a rename, never replaces.
+	err = os.Link(temp, path)
+	if removed := os.Remove(temp); err == nil && removed != nil {
+		err = removed
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return fail(fmt.Errorf("%w: %w", ErrExists, fs.ErrExist))
+	}
+	if err == nil {
+		err = sys.SyncDir(dir)
+	}
+	if err != nil {
+		return fail(fmt.Errorf("cannot be made: %w", err))
+	}
+	return ref, nil
+}
+
+// writeTemp writes the key to a new file with the mode 0600 and returns its path.
+func writeTemp(dir, prefix string, key *secret.Key) (path string, err error) {
+	f, err := os.CreateTemp(dir, prefix)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(key.Bytes())
+	if err == nil {
+		err = f.Sync()
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return "", err
+	}
+	return f.Name(), nil
+}
+
+// errnoOf drops the path, which the message has already.
+func errnoOf(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kek
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/voluks/voluks/internal/secret"
+)
+
+// callTimeout is how long one provider may take for one call.
+const callTimeout = 20 * time.Second
+
+// Set is what a node has: the provider that wraps and those that still unwrap. It checks what they
+// return, so that no user of it has to.
+type Set struct {
+	Active   Provider
+	Previous []Provider
+}
+
+// Generate makes a new W with the active provider. The caller wipes w.
+func (s *Set) Generate(ctx context.Context, b Binding) (w *secret.Key, wrap []byte, ref Ref, err error) {
+	if err := b.Validate(); err != nil {
+		return nil, nil, Ref{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	w, wrap, ref, err = s.Active.Generate(ctx, b)
+	if err != nil {
+		w.Wipe()
+		return nil, nil, Ref{}, fmt.Errorf("wrap a key with %v: %w", s.Active.Ref(), deadline(ctx, err))
+	}
+	err = ref.Validate()
+	switch {
+	case err != nil:
+	case w.Len() != KeySize:
+		err = fmt.Errorf("it returned a key of %d bytes instead of %d", w.Len(), KeySize)
+	case len(wrap) == 0 || len(wrap) > MaxWrap:
+		err = fmt.Errorf("it returned a wrapped key of %d bytes (1 to %d)", len(wrap), MaxWrap)
+	}
+	if err != nil {
+		w.Wipe()
+		return nil, nil, Ref{}, fmt.Errorf("wrap a key with %v: %w", s.Active.Ref(), err)
+	}
+	return w, wrap, ref, nil
+}
+
+// Unwrap returns W from the provider that has the key that ref names. The caller wipes it. If none
+// has it the error is a *NoProviderError; otherwise it is the error of the one that has.
+func (s *Set) Unwrap(ctx context.Context, b Binding, ref Ref, wrap []byte) (*secret.Key, error) {
+	if err := b.Validate(); err != nil {
+		return nil, err
+	}
+	missing := &NoProviderError{Want: ref}
+	for _, p := range append([]Provider{s.Active}, s.Previous...) {
+		w, err := unwrap(ctx, p, b, ref, wrap)
+		if err == nil {
+			return w, nil
+		}
+		if !errors.Is(err, ErrNotMine) {
+			return nil, fmt.Errorf("unwrap a key with %v: %w", ref, err)
+		}
+		missing.Have = append(missing.Have, p.Ref())
+		var not *NotMineError
+		if errors.As(err, &not) && not.Err != nil {
+			missing.Errs = append(missing.Errs, not.Err)
+		}
+	}
+	return nil, fmt.Errorf("unwrap a key: %w", missing)
+}
+
+func unwrap(ctx context.Context, p Provider, b Binding, ref Ref, wrap []byte) (*secret.Key, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	w, err := p.Unwrap(ctx, b, ref, wrap)
+	if err != nil {
+		w.Wipe()
+		return nil, deadline(ctx, err)
+	}
+	if n := w.Len(); n != KeySize {
+		w.Wipe()
+		return nil, fmt.Errorf("it returned a key of %d bytes instead of %d: %w", n, KeySize, ErrWrongKey)
+	}
+	return w, nil
+}
+
+// deadline marks the end of the time for one call as something that may pass.
+func deadline(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, ErrUnavailable) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
+// Broken stands for a configured provider that could not be made, so that the others work. It has
+// the provider's name and the reason.
+type Broken struct {
+	Name string
+	Err  error
+}
+
+// Ref has no ID: the key is not known.
+func (p *Broken) Ref() Ref { return Ref{Provider: p.Name} }
+
+// Generate returns the reason.
+func (p *Broken) Generate(context.Context, Binding) (*secret.Key, []byte, Ref, error) {
+	return nil, nil, Ref{}, p.Err
+}
+
+// Unwrap is never the one to open, since another provider of the same name may be; the reason is
+// told if it could have been.
+func (p *Broken) Unwrap(_ context.Context, _ Binding, ref Ref, _ []byte) (*secret.Key, error) {
+	not := &NotMineError{Want: ref, Have: p.Ref()}
+	if ref.Provider == p.Name {
+		not.Err = p.Err
+	}
+	return nil, not
+}
