@@ -116,7 +116,10 @@ func count(size int64, n int) string {
 
 // judge says what is wrong with the contents of a key file, without a copy of them.
 func judge(b []byte) error {
-	line := bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+	line := bytes.TrimSuffix(b, []byte("\n"))
+	if len(line) != kek.KeySize {
+		line = bytes.TrimSuffix(line, []byte("\r"))
+	}
 	text := onlyOf(line, hexDigits)
 	switch {
 	case len(b) != len(line) && len(line) == kek.KeySize && !text:
