@@ -196,7 +196,7 @@ func TestMemoryIsProtected(t *testing.T) {
 	k := key(t, sample)
 	flags := vmFlags(t, address(k.Bytes()))
 	for _, want := range []string{"lo", "dd", "wf"} { // locked, do not dump, wipe on fork
-		if !strings.Contains(" "+flags+" ", " "+want+" ") {
+		if !strings.Contains(flags, " "+want+" ") {
 			t.Errorf("flag %q is missing in %q", want, flags)
 		}
 	}

@@ -33,15 +33,19 @@ func region(t *testing.T, where uintptr) []string {
 	return lines
 }
 
-func mapped(t *testing.T, where uintptr) bool { return len(region(t, where)) > 0 }
+// mapped tells whether locked memory is there. The same address may be used again at once, by the Go heap for example, which is not locked.
+func mapped(t *testing.T, where uintptr) bool {
+	t.Helper()
+	return strings.Contains(vmFlags(t, where), " lo ")
+}
 
+// vmFlags returns the flags of the mapping, with a blank before and after each; empty if there is none.
 func vmFlags(t *testing.T, where uintptr) string {
 	t.Helper()
 	for _, line := range region(t, where) {
-		if flags, ok := strings.CutPrefix(line, "VmFlags: "); ok {
-			return strings.TrimSpace(flags)
+		if flags, ok := strings.CutPrefix(line, "VmFlags:"); ok {
+			return " " + strings.TrimSpace(flags) + " "
 		}
 	}
-	t.Fatal("the kernel shows no VmFlags for the key's memory")
 	return ""
 }

@@ -168,4 +168,21 @@ func loopName(path string) (name [64]uint8) {
 	return name
 }
 
+// Hold opens the device and makes sure that it is still bound to the same file; then it stays so until the descriptor is closed. ErrNotExist if it is
+// not.
+func (l Loop) Hold() (*os.File, error) {
+	f, err := open(l.Path, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err == nil {
+		var now Loop
+		if now, err = loopStatus(f); err == nil && now.isSame(l) {
+			return f, nil
+		}
+		err = errors.Join(err, f.Close())
+	}
+	if err == nil || isGone(err) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
+		return nil, fmt.Errorf("open %s: it is not bound to %s any more: %w", l.Path, l.File, ErrNotExist)
+	}
+	return nil, err
+}
+
 func loopPath(number int) string { return "/dev/loop" + strconv.Itoa(number) }

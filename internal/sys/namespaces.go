@@ -3,12 +3,14 @@
 package sys
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,8 +29,9 @@ type MountNamespace struct {
 	Mounts []MountInfo
 }
 
-// MountNamespaces returns every mount namespace that a process lives in. Processes that vanish meanwhile are left out. If a namespace's table cannot be
-// read through any of its processes the error wraps ErrUnknown: the caller must not conclude that something is unused.
+// MountNamespaces returns every mount namespace that a process lives in or that a bind mount keeps alive (snapd does that); one that only an open
+// descriptor keeps is not seen. Processes that vanish meanwhile are left out. If a namespace's table cannot be
+// read the error wraps ErrUnknown: the caller must not conclude that something is unused.
 func MountNamespaces() ([]MountNamespace, error) { return mountNamespaces("/proc") }
 
 func mountNamespaces(proc string) ([]MountNamespace, error) {
@@ -51,7 +54,7 @@ func mountNamespaces(proc string) ([]MountNamespace, error) {
 		}
 		byNS[ns] = append(byNS[ns], pid)
 	}
-	if len(byNS) == 0 {
+	if len(byNS) == 0 { // not even the caller: a foreign or hidden /proc
 		return nil, fmt.Errorf("list processes: %s shows none: %w", proc, ErrUnknown)
 	}
 	var all []MountNamespace
@@ -64,7 +67,12 @@ func mountNamespaces(proc string) ([]MountNamespace, error) {
 			all = append(all, MountNamespace{NS: ns, PIDs: pids, Mounts: m})
 		}
 	}
-	sort.Slice(all, func(i, j int) bool { return all[i].NS < all[j].NS })
+	pinned, err := pinnedNamespaces(proc, all)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, pinned...)
+	slices.SortFunc(all, func(a, b MountNamespace) int { return cmp.Compare(a.NS, b.NS) })
 	return all, nil
 }
 
@@ -118,19 +126,50 @@ func ended(proc string, pid int, err error) bool {
 	return err == nil && (state == 'Z' || state == 'X' || state == 'x')
 }
 
-// NamespacesWithDevice returns the mounts of a block device in all mount namespaces, the caller's included.
+// NamespacesWithDevice returns the mounts of a block device in all mount namespaces, the caller's included. btrfs shows an anonymous device number, so
+// its mounts are known by their source. If the kernel says that a mounted btrfs uses the device, but no mount of it is found, the error wraps
+// ErrUnknown.
 func NamespacesWithDevice(major, minor uint32) ([]NSHolder, error) {
 	all, err := MountNamespaces()
 	if err != nil {
 		return nil, fmt.Errorf("look for mounts of device %d:%d: %w", major, minor, err)
 	}
+	names := deviceNames("/sys", major, minor)
 	var holders []NSHolder
+	btrfs := false
 	for _, ns := range all {
 		for _, m := range ns.Mounts {
-			if m.Major == major && m.Minor == minor {
+			isBtrfs := m.FSType == "btrfs" && slices.Contains(names, m.Source)
+			if m.Major == major && m.Minor == minor || isBtrfs {
 				holders = append(holders, NSHolder{NS: ns.NS, PIDs: ns.PIDs, Mountpoint: m.Mountpoint})
 			}
+			btrfs = btrfs || isBtrfs
 		}
 	}
+	if !btrfs && usedByBtrfs("/sys", names) {
+		return nil, fmt.Errorf("look for mounts of device %d:%d: a btrfs on it is mounted somewhere: %w", major, minor, ErrUnknown)
+	}
 	return holders, nil
+}
+
+// deviceNames returns the paths under which a device is usually mounted, the kernel's own name first.
+func deviceNames(root string, major, minor uint32) []string {
+	dir, err := filepath.EvalSymlinks(filepath.Join(root, "dev/block", fmt.Sprintf("%d:%d", major, minor)))
+	if err != nil {
+		return nil
+	}
+	names := []string{"/dev/" + filepath.Base(dir)}
+	if b, err := os.ReadFile(filepath.Join(dir, "dm/name")); err == nil {
+		names = append(names, "/dev/mapper/"+strings.TrimSpace(string(b)))
+	}
+	return names
+}
+
+// usedByBtrfs tells whether a mounted btrfs has the device: it is listed below /sys/fs/btrfs as long as any mount of it exists.
+func usedByBtrfs(root string, names []string) bool {
+	if len(names) == 0 {
+		return false
+	}
+	found, _ := filepath.Glob(filepath.Join(root, "fs/btrfs/*/devices", filepath.Base(names[0])))
+	return len(found) > 0
 }
