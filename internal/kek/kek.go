@@ -97,7 +97,7 @@ func (r Ref) Validate() error {
 // the caller's to wipe. Errors wrap one of the errors of this package.
 type Provider interface {
 	// Ref names the key that wraps now. It asks nobody: what is not known from the configuration is
-	// learnt when the provider is made.
+	// learnt when the provider is made, and a version that the keeper alone knows is empty.
 	Ref() Ref
 	// Generate makes a new W and wraps it. ref is what Unwrap needs to be given.
 	Generate(ctx context.Context, b Binding) (w *secret.Key, wrap []byte, ref Ref, err error)
