@@ -9,6 +9,7 @@ import (
 	"github.com/cloudflare/circl/group"
 	"github.com/cloudflare/circl/secretsharing"
 
+	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/secret"
 )
 
@@ -57,9 +58,9 @@ func fits(reference *Share, before []*Share, next *Share, position int) error {
 // Every share that does not belong is named: the error joins an *Error for each, around ErrForeign (measured against the splitting with the most shares,
 // the first of equals) or ErrRepeated. Too few are a *TooFewError. The recipient is compared with the fingerprint that the shares name:
 // ErrRecipient, and no identity, if it is another.
-func Combine(shares []*Share) (*secret.Key, string, error) {
+func Combine(shares []*Share) (*secret.Key, recovery.Recipient, error) {
 	if len(shares) == 0 {
-		return nil, "", fmt.Errorf("combine shares: %w", &TooFewError{Have: 0, Need: MinNeeded})
+		return nil, recovery.Recipient{}, fmt.Errorf("combine shares: %w", &TooFewError{Have: 0, Need: MinNeeded})
 	}
 	reference := commonest(shares)
 	var problems []error
@@ -69,14 +70,14 @@ func Combine(shares []*Share) (*secret.Key, string, error) {
 		}
 	}
 	if len(problems) > 0 {
-		return nil, "", fmt.Errorf("combine shares: %w", errors.Join(problems...))
+		return nil, recovery.Recipient{}, fmt.Errorf("combine shares: %w", errors.Join(problems...))
 	}
 	if len(shares) < reference.Needed {
-		return nil, "", fmt.Errorf("combine shares: %w", &TooFewError{Have: len(shares), Need: reference.Needed})
+		return nil, recovery.Recipient{}, fmt.Errorf("combine shares: %w", &TooFewError{Have: len(shares), Need: reference.Needed})
 	}
 	identity, recipient, err := combine(shares[:reference.Needed])
 	if err != nil {
-		return nil, "", fmt.Errorf("combine shares: %w", err)
+		return nil, recovery.Recipient{}, fmt.Errorf("combine shares: %w", err)
 	}
 	return identity, recipient, nil
 }
@@ -97,7 +98,7 @@ func commonest(shares []*Share) *Share {
 }
 
 // combine takes exactly as many shares as are needed, all of one splitting and with different numbers: circl panics on equal ones.
-func combine(shares []*Share) (*secret.Key, string, error) {
+func combine(shares []*Share) (*secret.Key, recovery.Recipient, error) {
 	first := shares[0]
 	var points []secretsharing.Share
 	defer func() {
@@ -108,40 +109,40 @@ func combine(shares []*Share) (*secret.Key, string, error) {
 	for i, s := range shares {
 		p := secretsharing.Share{ID: group.Ristretto255.NewScalar().SetUint64(uint64(s.Number)), Value: group.Ristretto255.NewScalar()}
 		if err := p.Value.UnmarshalBinary(s.value.Bytes()); err != nil {
-			return nil, "", &Error{Position: i + 1, Number: s.Number, Err: ErrForged}
+			return nil, recovery.Recipient{}, &Error{Position: i + 1, Number: s.Number, Err: ErrForged}
 		}
 		points = append(points, p)
 	}
 	scalar, err := secretsharing.Recover(uint(first.Needed-1), points)
 	if err != nil {
-		return nil, "", err
+		return nil, recovery.Recipient{}, err
 	}
 	defer forget(scalar)
 	raw, err := secret.New(identityBytes)
 	if err != nil {
-		return nil, "", err
+		return nil, recovery.Recipient{}, err
 	}
 	defer raw.Wipe()
 	possible, err := fromScalar(scalar, first.clear, raw.Bytes())
 	if err != nil {
-		return nil, "", err
+		return nil, recovery.Recipient{}, err
 	}
 	if !possible {
-		return nil, "", ErrRecipient
+		return nil, recovery.Recipient{}, ErrRecipient
 	}
 	return verified(first, raw)
 }
 
 // verified lets an identity out only if its recipient is the one that the shares name.
-func verified(s *Share, raw *secret.Key) (*secret.Key, string, error) {
+func verified(s *Share, raw *secret.Key) (*secret.Key, recovery.Recipient, error) {
 	text, err := identityText(s.Kind, raw)
 	if err != nil {
-		return nil, "", err
+		return nil, recovery.Recipient{}, err
 	}
-	recipient, err := recipientOf(s.Kind, text)
-	if err != nil || FingerprintOf(recipient) != s.Fingerprint {
+	recipient, err := recipientOf(text)
+	if err != nil || recipient.Fingerprint() != s.Fingerprint.String() {
 		text.Wipe()
-		return nil, "", ErrRecipient
+		return nil, recovery.Recipient{}, ErrRecipient
 	}
 	return text, recipient, nil
 }

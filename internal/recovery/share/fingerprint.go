@@ -3,17 +3,23 @@
 package share
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
+
+	"github.com/voluks/voluks/internal/recovery"
 )
 
-// Fingerprint is 64 bits of a recipient's fingerprint.
+// Fingerprint is the fingerprint of the identity's recipient, which recovery writes as 16 hexadecimal digits.
 type Fingerprint [8]byte
 
-// FingerprintOf returns the fingerprint of an age recipient.
-func FingerprintOf(recipient string) Fingerprint {
-	sum := sha256.Sum256([]byte(recipient))
-	return Fingerprint(sum[:8])
+// FingerprintOf returns the fingerprint of a recipient.
+func FingerprintOf(r recovery.Recipient) (Fingerprint, error) {
+	var f Fingerprint
+	if n, err := hex.Decode(f[:], []byte(r.Fingerprint())); err != nil || n != len(f) {
+		return Fingerprint{}, fmt.Errorf("fingerprint %.40q of a recipient has another form", r.Fingerprint())
+	}
+	return f, nil
 }
 
+// String writes it as recovery does.
 func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }

@@ -6,8 +6,7 @@ import (
 	"bytes"
 	"fmt"
 
-	"filippo.io/age"
-
+	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/secret"
 )
 
@@ -100,21 +99,13 @@ func identityText(kind Kind, raw *secret.Key) (*secret.Key, error) {
 	return out, nil
 }
 
-// recipientOf returns the public half. age takes and keeps strings: what it copies cannot be wiped, which is one reason why this runs in a process that
-// ends soon.
-func recipientOf(kind Kind, text *secret.Key) (string, error) {
-	if kind == Hybrid {
-		i, err := age.ParseHybridIdentity(string(text.Bytes()))
-		if err != nil {
-			return "", ErrIdentity // the cause may quote the key
-		}
-		return i.Recipient().String(), nil
-	}
-	i, err := age.ParseX25519Identity(string(text.Bytes()))
+// recipientOf returns the public half.
+func recipientOf(text *secret.Key) (recovery.Recipient, error) {
+	identities, err := recovery.ParseIdentities(text)
 	if err != nil {
-		return "", ErrIdentity
+		return recovery.Recipient{}, ErrIdentity
 	}
-	return i.Recipient().String(), nil
+	return identities[0].Recipient(), nil
 }
 
 func upper(c byte) byte {

@@ -105,7 +105,7 @@ func combineSome(t *testing.T, some []*Share, needed int, identity *secret.Key, 
 	defer got.Wipe()
 	if len(some) < needed {
 		var few *TooFewError
-		if !errors.As(err, &few) || few.Have != len(some) || got != nil || gotRecipient != "" {
+		if !errors.As(err, &few) || few.Have != len(some) || got != nil || gotRecipient.String() != "" {
 			t.Fatalf("%d of %d needed: identity %v, %q, error %v", len(some), needed, got, gotRecipient, err)
 		}
 		return
@@ -113,7 +113,7 @@ func combineSome(t *testing.T, some []*Share, needed int, identity *secret.Key, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !got.Equal(identity) || gotRecipient != recipient {
+	if !got.Equal(identity) || gotRecipient.String() != recipient {
 		t.Fatalf("another identity came back, recipient %q, want %q", gotRecipient, recipient)
 	}
 }

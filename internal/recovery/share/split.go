@@ -41,7 +41,11 @@ func split(text []byte, needed, total int) ([]*Share, error) {
 		return nil, err
 	}
 	defer canonical.Wipe()
-	recipient, err := recipientOf(kind, canonical)
+	recipient, err := recipientOf(canonical)
+	if err != nil {
+		return nil, err
+	}
+	fingerprint, err := FingerprintOf(recipient)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +59,7 @@ func split(text []byte, needed, total int) ([]*Share, error) {
 	commitments := dealer.CommitSecret()
 	var shares []*Share
 	for _, made := range dealer.Share(uint(total)) {
-		s := &Share{Kind: kind, Needed: needed, Total: total, Number: len(shares) + 1, Fingerprint: FingerprintOf(recipient), clear: open}
+		s := &Share{Kind: kind, Needed: needed, Total: total, Number: len(shares) + 1, Fingerprint: fingerprint, clear: open}
 		shares = append(shares, s)
 		if !secretsharing.Verify(uint(needed-1), made, commitments) {
 			return shares, fmt.Errorf("share %d does not match the commitments", s.Number)
