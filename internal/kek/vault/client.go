@@ -106,7 +106,7 @@ func (c *client) post(ctx context.Context, token, path string, body *secret.Key)
 	var got answer
 	err = json.Unmarshal(raw.Bytes(), &got)
 	if res.StatusCode != http.StatusOK {
-		return nil, c.refused(res.StatusCode, path, got.Errors)
+		return nil, c.refused(res.StatusCode, path, got.Errors, err == nil)
 	}
 	if err != nil {
 		clear(got.Data.Plaintext)

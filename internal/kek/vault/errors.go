@@ -34,7 +34,7 @@ var causes = []struct {
 }
 
 // refused turns an answer that is not a success into an error. The server's words are shown: without them nobody finds a policy that is wrong.
-func (c *client) refused(status int, path string, said []string) error {
+func (c *client) refused(status int, path string, said []string, isJSON bool) error {
 	words := wire.Text([]byte(strings.Join(said, "; ")))
 	detail := fmt.Sprintf("%s: status %d", path, status)
 	if words != "" {
@@ -64,7 +64,7 @@ func (c *client) refused(status int, path string, said []string) error {
 	case status >= 500, status == http.StatusTooManyRequests, status == http.StatusPreconditionFailed, status == http.StatusRequestTimeout,
 		status == 472, status == 473: // a standby of another cluster
 		return fmt.Errorf("%w: %s", kek.ErrUnavailable, detail)
-	case status == http.StatusNotFound && words == "" || status < 400:
+	case status == http.StatusNotFound && words == "", status < 400, !isJSON:
 		return &kek.ConfigError{Setting: c.settings.At + ".address", Err: fmt.Errorf("what answers there is no key server (%s)", detail)}
 	}
 	return fmt.Errorf("the key server refuses: %s", detail)

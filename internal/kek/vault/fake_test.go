@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"strconv"
 	"strings"
@@ -192,3 +193,6 @@ func reply(w http.ResponseWriter, status int, v any) {
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v)
 }
+
+// quiet is where a server may complain about the clients that a test sends it.
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }

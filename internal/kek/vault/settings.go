@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -174,7 +175,6 @@ func (s *Settings) tlsError(err error) error {
 	var wrongName x509.HostnameError
 	var unknown x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
-	var record tls.RecordHeaderError
 	var alert tls.AlertError
 	var op *net.OpError
 	switch {
@@ -184,7 +184,7 @@ func (s *Settings) tlsError(err error) error {
 		return nil // or the clock of this node is not set yet
 	case errors.As(err, &unknown), errors.As(err, &invalid):
 		return s.bad("ca_file", "the server's certificate is not trusted: %w", err)
-	case errors.As(err, &record):
+	case errors.Is(err, http.ErrSchemeMismatch):
 		return s.bad("address", "the server does not speak TLS: %w", err)
 	case errors.As(err, &alert), errors.As(err, &op) && op.Op == "remote error":
 		return s.bad("client_cert_file", "the server does not accept this client: %w", err)
