@@ -29,14 +29,19 @@ const (
 
 // Text returns the share as it is to be printed or typed: groups of five characters, five groups to a line, without a line end at the end. The caller
 // wipes it.
-func (s *Share) Text() (*secret.Key, error) {
+func (s *Share) Text() (*secret.Key, error) { return s.spell(" ", "\n") }
+
+// Line returns the same characters with nothing between them, which makes the smallest QR code. The caller wipes it.
+func (s *Share) Line() (*secret.Key, error) { return s.spell("", "") }
+
+func (s *Share) spell(between, lineEnd string) (*secret.Key, error) {
 	symbols, err := s.symbols()
 	if err != nil {
 		return nil, err
 	}
 	defer symbols.Wipe()
 	n := symbols.Len()
-	out, err := secret.New(n + (n-1)/groupSize)
+	out, err := secret.New(n + (n-1)/groupSize*len(between))
 	if err != nil {
 		return nil, err
 	}
@@ -44,9 +49,9 @@ func (s *Share) Text() (*secret.Key, error) {
 	for i, v := range symbols.Bytes() {
 		switch {
 		case i > 0 && i%(groupSize*groupsPerLine) == 0:
-			b = append(b, '\n')
+			b = append(b, lineEnd...)
 		case i > 0 && i%groupSize == 0:
-			b = append(b, ' ')
+			b = append(b, between...)
 		}
 		b = append(b, alphabet[v])
 	}

@@ -71,6 +71,9 @@ func TestTolerance(t *testing.T) {
 	for _, s := range splitFor(t, identity, 2, 3) {
 		want := textOf(t, s)
 		bare := strings.Join(strings.Fields(want), "")
+		if line, err := s.Line(); err != nil || string(line.Bytes()) != bare {
+			t.Errorf("in one line: %v", err)
+		}
 		for name, text := range map[string]string{
 			"lower":     strings.ToLower(want),
 			"bare":      bare,
