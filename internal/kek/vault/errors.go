@@ -29,6 +29,7 @@ var causes = []struct {
 	{"invalid secret id", "approle.secret_id_file", kek.ErrDenied, "the secret id is not valid, or has expired"},
 	{"invalid ciphertext", "", kek.ErrWrongKey, ""},
 	{"message authentication failed", "", kek.ErrWrongKey, ""},
+	{"decryption error", "", kek.ErrWrongKey, ""}, // of an RSA key, and with status 500
 	{"not support decryption", "key", nil, "is a key that cannot encrypt"},
 	{"not supported for key type", "key", nil, "is a key that cannot encrypt"},
 }
@@ -42,7 +43,7 @@ func (c *client) refused(status int, path string, said []string, isJSON bool) er
 	}
 	lower := strings.ToLower(words)
 	for _, cause := range causes {
-		if status >= 500 || !strings.Contains(lower, cause.words) {
+		if !strings.Contains(lower, cause.words) || status >= 500 && cause.err != kek.ErrWrongKey {
 			continue
 		}
 		err := fmt.Errorf("%s (%s)", cause.text, detail)
