@@ -169,6 +169,17 @@ func TestPinnedNamespace(t *testing.T) {
 	}()
 	major, minor, err := DevOf(testenv.Disk(t, 0, 0))
 	must(t, err)
+	home, err := nsOf("/proc", os.Getpid())
+	must(t, err)
+	for range 50 {
+		if _, err := NamespacesWithDevice(major, minor); err != nil {
+			t.Fatal(err)
+		}
+		// This process itself stays where it was: every goroutine may get every thread, the first one included.
+		if now, err := nsOf("/proc", os.Getpid()); err != nil || now != home {
+			t.Fatalf("moved to namespace %d, %v", now, err)
+		}
+	}
 	h, err := NamespacesWithDevice(major, minor)
 	must(t, err)
 	if len(h) != 2 || !slices.ContainsFunc(h, func(h NSHolder) bool { return len(h.PIDs) == 0 && h.Mountpoint == dir }) {

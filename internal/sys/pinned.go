@@ -66,19 +66,31 @@ func pinnedID(m MountInfo) (uint64, bool) {
 // enterAndRead reads the mount table of the namespace that path leads to, from inside: there is no process whose table could be read. A thread enters
 // and is thrown away afterwards.
 func enterAndRead(path string, id uint64) ([]MountInfo, error) {
-	type result struct {
-		m   []MountInfo
-		err error
-	}
-	done := make(chan result)
-	go func() {
-		// Never unlocked: the runtime ends the thread with the goroutine, and starts no other thread from it.
+	var m []MountInfo
+	var err error
+	onOwnThread(func() { m, err = enterHere(path, id) })
+	return m, err
+}
+
+// onOwnThread runs fn on a thread that ends with it, whatever fn does to the thread's namespaces.
+func onOwnThread(fn func()) {
+	done := make(chan struct{})
+	var start func()
+	start = func() {
+		// Never unlocked after fn: the runtime ends the thread with the goroutine, and starts no other thread from it.
 		runtime.LockOSThread()
-		m, err := enterHere(path, id)
-		done <- result{m, err}
-	}()
-	r := <-done
-	return r.m, r.err
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread cannot end, and /proc/PID shows what it sees. While this goroutine sits on it, the next one gets another.
+			go start()
+			<-done
+			runtime.UnlockOSThread()
+			return
+		}
+		fn()
+		close(done)
+	}
+	go start()
+	<-done
 }
 
 func enterHere(path string, id uint64) ([]MountInfo, error) {

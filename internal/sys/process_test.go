@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -76,4 +78,20 @@ func TestPeerCred(t *testing.T) {
 	if err != nil || pid != os.Getpid() || uid != os.Getuid() {
 		t.Errorf("%d, %d, %v", pid, uid, err)
 	}
+}
+
+// A thread that changed its namespaces must not live on, and must never be the first one, which /proc/PID speaks of.
+func TestOnOwnThread(t *testing.T) {
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			runtime.Gosched()
+			onOwnThread(func() {
+				if unix.Gettid() == unix.Getpid() {
+					t.Error("runs on the first thread")
+				}
+			})
+		})
+	}
+	wg.Wait()
 }

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package tool runs the external programs that voluks needs: mkfs, blkid. They get no input, a plain environment and a deadline.
+package tool
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// MissingError means that a program is not installed.
+type MissingError struct {
+	Tool    string // its name
+	Package string // what Debian calls the package that has it
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("%s is not installed: install the package %s", e.Tool, e.Package)
+}
+
+// ExitError means that a program ran and ended with a status other than 0.
+type ExitError struct {
+	Tool   string
+	Code   int    // -1 if a signal ended it
+	Stderr string // the end of what it said, in one line
+}
+
+func (e *ExitError) Error() string {
+	how := fmt.Sprintf("exit status %d", e.Code)
+	if e.Code < 0 {
+		how = "ended by a signal"
+	}
+	if e.Stderr == "" {
+		return e.Tool + ": " + how
+	}
+	return fmt.Sprintf("%s: %s: %s", e.Tool, how, e.Stderr)
+}
+
+// Limits.
+const (
+	defaultTimeout = 10 * time.Minute // if the caller's context has no deadline
+	keepOutput     = 64 << 10
+	keepInError    = 400
+)
+
+// Find returns the path of a program: from PATH, then from the sbin directories, which not every PATH has. *MissingError if it is nowhere.
+func Find(name, pkg string) (string, error) {
+	dirs := append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/sbin", "/usr/bin", "/bin")
+	for _, dir := range dirs {
+		if !filepath.IsAbs(dir) {
+			continue
+		}
+		path := filepath.Join(dir, name)
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	return "", &MissingError{Tool: name, Package: pkg}
+}
+
+// Run runs the program at path and returns its standard output. It inherits extra as descriptors 3, 4, ...: locks among them stay held until it ends,
+// even if this process is killed before. A status other than 0 is an *ExitError, with the output. At the end of ctx (or 10 minutes) the program is killed; then
+// the error wraps the context's.
+func Run(ctx context.Context, path string, args []string, extra ...*os.File) ([]byte, error) {
+	name := filepath.Base(path)
+	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
+	defer cancel()
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, context.Cause(ctx))
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "LANG=C"}
+	cmd.ExtraFiles = extra
+	cmd.WaitDelay = time.Second // for the pipes, should it leave a child behind
+	var stdout, stderr tail
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if err == nil {
+		return stdout.b, nil
+	}
+	if ctx.Err() != nil {
+		return stdout.b, fmt.Errorf("%s: %w", name, context.Cause(ctx))
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return stdout.b, &ExitError{Tool: name, Code: exit.ExitCode(), Stderr: stderr.line()}
+	}
+	return stdout.b, fmt.Errorf("%s: %w", name, err)
+}
+
+// tail keeps the end of what is written to it.
+type tail struct{ b []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.b = append(t.b, p...)
+	if over := len(t.b) - keepOutput; over > 0 {
+		t.b = t.b[:copy(t.b, t.b[over:])]
+	}
+	return len(p), nil
+}
+
+func (t *tail) line() string {
+	s := strings.Join(strings.Fields(string(bytes.ToValidUTF8(t.b, []byte("?")))), " ")
+	if len(s) > keepInError {
+		s = "..." + s[len(s)-keepInError:]
+	}
+	return s
+}
