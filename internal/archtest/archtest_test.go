@@ -58,7 +58,7 @@ var layer = map[string]int{
 }
 
 // free packages serve tests or examples and take no part in the layers.
-var free = []string{"internal/archtest", "internal/scenario", "internal/testenv", "internal/volume/volumetest", "internal/kek/kektest", "examples", "scripts"}
+var free = []string{"internal/archtest", "internal/bench", "internal/scenario", "internal/testenv", "internal/volume/volumetest", "internal/kek/kektest", "examples", "scripts"}
 
 func TestImports(t *testing.T) {
 	root := "../.."
