@@ -109,7 +109,8 @@ type Provider interface {
 // Rewrapper is a Provider that can renew a wrap without showing W to this node, as the re-encryption
 // of a key service does. The result wraps the same W under the key that wraps now. A volume that
 // moves between providers without it gets a new W, under which its slot key is sealed again: that
-// needs Generate alone, and leaves the old provider no wrap of anything in use.
+// needs Generate alone, and leaves the old provider no wrap of anything in use. The same is to be done
+// where the error is errors.ErrUnsupported, since some find out only when they ask.
 type Rewrapper interface {
 	Provider
 	Rewrap(ctx context.Context, b Binding, ref Ref, wrap []byte) (newWrap []byte, newRef Ref, err error)
