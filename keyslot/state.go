@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package keyslot
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/luks/header"
+)
+
+// Slots is what a header says about its key slots.
+type Slots struct {
+	// Slots are all occupied slots, managed ones first, then by number from 31 downwards.
+	Slots []Slot
+	// Volume is the token of the volume as a whole; nil until its file system exists.
+	Volume *VolumeToken
+
+	agent    []AgentToken
+	recovery []RecoveryToken
+	tokens   map[string]int // numbers of the tokens, by tokenKey
+}
+
+// Slot is one occupied key slot. It holds nothing secret.
+type Slot struct {
+	Number int
+	// Managed says that voluks made it; Role and what follows up to Recipients is set only then.
+	Managed    bool
+	Role       string
+	Generation uint64
+	Created    time.Time
+	KEK        kek.Ref   // of the agent slot: what wraps W
+	History    []kek.Ref // of the agent slot: what ever wrapped W
+	Recipients []string  // of the recovery slot: fingerprints
+	// Kind says what a slot of others is: the type of the token that names it, such as "systemd-tpm2"
+	// or "clevis", "passphrase" without a token, or KindUnclaimed.
+	Kind string
+}
+
+// KindUnclaimed is a slot without a token that looks like one of ours: left by a crash, or made by
+// hand with the same parameters. It may be somebody's.
+const KindUnclaimed = "unclaimed"
+
+// Managed says whether the header has any token of voluks, whether or not it can be understood. Such a
+// container may hold data, and is never formatted.
+func Managed(h *header.Header) bool {
+	for _, token := range h.Tokens {
+		if strings.HasPrefix(token.Type, Prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// State decodes the tokens of a header. It asks nobody and opens nothing.
+//
+// With an error the Slots are what could be understood, so that one bad token does not hide a slot
+// that opens: for looking and opening. Nothing may be changed then. The error joins, per token, a
+// *VersionError, a *ForeignTokenError or a *TokenError.
+func State(h *header.Header) (Slots, error) {
+	s := Slots{tokens: map[string]int{}}
+	var errs []error
+	managed := map[int]Slot{}
+	for _, id := range slices.Sorted(maps.Keys(h.Tokens)) {
+		token := h.Tokens[id]
+		if !strings.HasPrefix(token.Type, Prefix) {
+			continue
+		}
+		if err := s.add(h, id, token, managed); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for number, slot := range h.Keyslots {
+		if known, ok := managed[number]; ok {
+			s.Slots = append(s.Slots, known)
+		} else {
+			s.Slots = append(s.Slots, Slot{Number: number, Kind: kindOf(h, number, slot)})
+		}
+	}
+	slices.SortFunc(s.Slots, func(a, b Slot) int {
+		if a.Managed != b.Managed {
+			if a.Managed {
+				return -1
+			}
+			return 1
+		}
+		return b.Number - a.Number
+	})
+	slices.SortFunc(s.agent, func(a, b AgentToken) int { return cmp.Compare(b.Generation, a.Generation) })
+	slices.SortFunc(s.recovery, func(a, b RecoveryToken) int { return cmp.Compare(b.Generation, a.Generation) })
+	return s, errors.Join(errs...)
+}
+
+// add takes in one token of ours.
+func (s *Slots) add(h *header.Header, id int, token header.Token, managed map[int]Slot) error {
+	bad := func(err error) error { return &TokenError{ID: id, Type: token.Type, Err: err} }
+	decoded, err := decode(token.JSON)
+	if v := errVersion(""); errors.As(err, &v) {
+		return &VersionError{ID: id, Type: token.Type, Version: string(v)}
+	}
+	if err != nil {
+		return bad(err)
+	}
+	var slot Slot
+	var uuid string
+	switch t := decoded.(type) {
+	case AgentToken:
+		uuid, slot = t.UUID, Slot{Number: t.Slot, Managed: true, Role: RoleAgent, Generation: t.Generation, Created: t.Created, KEK: t.KEK, History: t.History}
+	case RecoveryToken:
+		uuid, slot = t.UUID, Slot{Number: t.Slot, Managed: true, Role: RoleRecovery, Generation: t.Generation, Created: t.Created, Recipients: t.Recipients}
+	case VolumeToken:
+		uuid, slot.Number = t.UUID, -1
+	}
+	if uuid != h.UUID {
+		return &ForeignTokenError{ID: id, Type: token.Type, UUID: uuid, Header: h.UUID}
+	}
+	if v, ok := decoded.(VolumeToken); ok {
+		if s.Volume != nil {
+			return bad(errors.New("is there twice"))
+		}
+		s.Volume, s.tokens[tokenKey(TypeVolume, -1)] = &v, id
+		return nil
+	}
+	if _, exists := h.Keyslots[slot.Number]; !exists {
+		return bad(fmt.Errorf("names key slot %d, which is empty", slot.Number))
+	}
+	if _, twice := managed[slot.Number]; twice {
+		return bad(fmt.Errorf("names key slot %d, as another token does", slot.Number))
+	}
+	managed[slot.Number], s.tokens[tokenKey(token.Type, slot.Number)] = slot, id
+	switch t := decoded.(type) {
+	case AgentToken:
+		s.agent = append(s.agent, t)
+	case RecoveryToken:
+		s.recovery = append(s.recovery, t)
+	}
+	return nil
+}
+
+func tokenKey(kind string, slot int) string { return fmt.Sprintf("%s %d", kind, slot) }
+
+// highest is the highest generation of any managed slot.
+func (s *Slots) highest() uint64 {
+	var g uint64
+	for _, slot := range s.Slots {
+		g = max(g, slot.Generation)
+	}
+	return g
+}
+
+// kindOf says what a slot is that no token of ours names.
+func kindOf(h *header.Header, number int, slot header.Keyslot) string {
+	for _, id := range slices.Sorted(maps.Keys(h.Tokens)) {
+		token := h.Tokens[id]
+		if slices.Contains(token.Keyslots, number) {
+			return token.Type
+		}
+	}
+	if ourProfile(slot) {
+		return KindUnclaimed
+	}
+	return "passphrase"
+}
+
+// randomKeyIterations is what luks.KDFRandomKey costs.
+const randomKeyIterations = 1000
+
+// ourProfile says whether a slot has exactly the parameters of those that voluks makes. A slot that
+// somebody else made may have them too.
+func ourProfile(slot header.Keyslot) bool {
+	kdf := slot.KDF
+	kdf.Salt = nil
+	return kdf.Type == "pbkdf2" && kdf.Hash == "sha256" && kdf.Iterations == randomKeyIterations &&
+		slot.Type == "luks2" && slot.KeySize == header.DefaultKeyBytes &&
+		slot.AF == header.AF{Type: "luks1", Stripes: 4000, Hash: "sha256"} &&
+		slot.Area.Type == "raw" && slot.Area.Encryption == header.DefaultCipher && slot.Area.KeySize == header.DefaultKeyBytes
+}
+
+// freeSlot is the highest slot that is not taken, by the header or by taken.
+func freeSlot(h *header.Header, taken ...int) (int, error) {
+	for n := topSlot; n >= 0; n-- {
+		if _, occupied := h.Keyslots[n]; !occupied && !slices.Contains(taken, n) {
+			return n, nil
+		}
+	}
+	return 0, ErrNoSlot
+}
+
+// room checks that what is to be written fits beside what the header has. Replaced tokens, by number,
+// do not count: they make room. A negative number is no token.
+func room(h *header.Header, replaced int, added ...[]byte) error {
+	size := 0
+	for id, token := range h.Tokens {
+		if id != replaced {
+			size += len(token.JSON)
+		}
+	}
+	for _, token := range added {
+		size += len(token)
+	}
+	if size > MaxTokens {
+		return &TooLargeError{Size: size, Limit: MaxTokens}
+	}
+	return nil
+}
