@@ -35,9 +35,14 @@ func (i *Image) Create(ctx context.Context, size int64, a Alloc) (err error) {
 	if a != Full && a != Sparse {
 		return fmt.Errorf("create image %s: allocation %q: must be %q or %q", i.path, a, Full, Sparse)
 	}
+	// Asked now: after a failed attempt, a part of the free space is the attempt's.
+	fs, err := sys.Statfs(filepath.Dir(i.path))
+	if err != nil {
+		return fmt.Errorf("create image: %w", err)
+	}
 	f, err := os.OpenFile(i.path, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return i.spaceError("create image", size, err)
+		return i.createError(size, fs, err)
 	}
 	defer func() {
 		if e := f.Close(); err == nil && e != nil {
@@ -57,10 +62,10 @@ func (i *Image) Create(ctx context.Context, size int64, a Alloc) (err error) {
 		return fmt.Errorf("create image: %w", err)
 	}
 	if err := allocate(ctx, f, size, a); err != nil {
-		return i.spaceError("create image", size, err)
+		return i.createError(size, fs, err)
 	}
 	if err := f.Sync(); err != nil {
-		return i.spaceError("create image", size, err)
+		return i.createError(size, fs, err)
 	}
 	if err := sys.SyncDir(filepath.Dir(i.path)); err != nil {
 		return fmt.Errorf("create image: %w", err)
@@ -85,17 +90,13 @@ func allocate(ctx context.Context, f *os.File, size int64, a Alloc) error {
 	return nil
 }
 
-// spaceError turns "disk full" into a *NoSpaceError with the figures.
-func (i *Image) spaceError(what string, need int64, err error) error {
+// createError turns "disk full" into a *NoSpaceError with the figures.
+func (i *Image) createError(need int64, fs sys.FSStat, err error) error {
 	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%s %s: %w", what, i.path, err)
+		return fmt.Errorf("create image %s: %w", i.path, err)
 	}
-	n := &NoSpaceError{Path: filepath.Dir(i.path), Need: need, Avail: -1}
-	if st, e := sys.Statfs(n.Path); e == nil {
-		n.Avail = st.Avail
-		n.Inodes = st.Files > 0 && st.FilesFree == 0
-	}
-	return fmt.Errorf("%s: %w (%w)", what, n, err)
+	n := &NoSpaceError{Path: filepath.Dir(i.path), Need: need, Avail: fs.Avail, Inodes: fs.Files > 0 && fs.FilesFree == 0}
+	return fmt.Errorf("create image: %w: %w", n, err)
 }
 
 // Reserve returns nil if dir's file system has room for need more bytes now, and a *NoSpaceError otherwise. Space that only root could use does not

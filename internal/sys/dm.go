@@ -160,11 +160,13 @@ func dmCall(c *os.File, req uint, fill func(*unix.DmIoctl)) ([]byte, unix.DmIoct
 			clear(buf)
 			return nil, *h, err
 		case h.Flags&unix.DM_BUFFER_FULL_FLAG == 0:
-			if h.Data_start < header || h.Data_start > uint32(size) || h.Data_size > uint32(size) || h.Data_size < h.Data_start {
+			start, end := h.Data_start, h.Data_size
+			if start < header || start > uint32(size) || end > uint32(size) {
 				clear(buf)
-				return nil, *h, fmt.Errorf("the kernel's answer is out of bounds (%d to %d of %d)", h.Data_start, h.Data_size, size)
+				return nil, *h, fmt.Errorf("the kernel's answer is out of bounds (%d to %d of %d)", start, end, size)
 			}
-			return buf[h.Data_start:h.Data_size], *h, nil
+			// An answer without data, as of a device without a table, ends before its start.
+			return buf[start:max(start, end)], *h, nil
 		}
 		clear(buf)
 		if size > 64<<20 {
