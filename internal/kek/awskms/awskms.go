@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package awskms is the key provider whose key is a symmetric key of AWS KMS.
+//
+// KMS makes W (GenerateDataKey) and ties its wrap to volume and role by the encryption context, which it authenticates, and writes to the account's
+// log. The key that is configured is named in each call, so that a wrap cannot choose another one. Copies of W that cannot be wiped stay in the
+// buffers of the SDK, net/http and crypto/tls until the process ends; its result is wiped.
+package awskms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+
+	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/secret"
+)
+
+const (
+	name = "awskms"
+	// maxBlob is the greatest ciphertext that KMS takes.
+	maxBlob = 6144
+)
+
+// Provider wraps with one KMS key.
+type Provider struct {
+	settings Settings
+	client   *kms.Client
+	ref      kek.Ref
+}
+
+// New judges the settings with what the standard chain has on this node; it asks neither KMS nor for credentials. Errors are, or wrap, a
+// *kek.ConfigError.
+func New(s Settings) (kek.Provider, error) {
+	id, region, err := s.key()
+	if err != nil {
+		return nil, err
+	}
+	client, err := s.client(region)
+	if err != nil {
+		return nil, err
+	}
+	return &Provider{settings: s, client: client, ref: kek.Ref{Provider: name, ID: id}}, nil
+}
+
+// Ref names the key by its ID, which is the same in each region that has a replica. What KMS rotates under it is its version, and KMS's to choose.
+func (p *Provider) Ref() kek.Ref { return p.ref }
+
+// Generate has KMS make W.
+func (p *Provider) Generate(ctx context.Context, b kek.Binding) (*secret.Key, []byte, kek.Ref, error) {
+	if err := b.Validate(); err != nil {
+		return nil, nil, kek.Ref{}, err
+	}
+	out, err := p.client.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{
+		KeyId: &p.settings.KeyID, NumberOfBytes: aws.Int32(kek.KeySize), EncryptionContext: encryptionContext(b),
+	})
+	if err != nil {
+		return nil, nil, kek.Ref{}, p.classify("generate a data key", err)
+	}
+	w, err := p.key(out.Plaintext)
+	if err != nil {
+		return nil, nil, kek.Ref{}, err
+	}
+	ref, err := p.wrapped(out.CiphertextBlob, out.KeyId, out.KeyMaterialId)
+	if err != nil {
+		w.Wipe()
+		return nil, nil, kek.Ref{}, err
+	}
+	return w, out.CiphertextBlob, ref, nil
+}
+
+// Unwrap has KMS decrypt W.
+func (p *Provider) Unwrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap []byte) (*secret.Key, error) {
+	if err := p.mine(b, ref, wrap); err != nil {
+		return nil, err
+	}
+	out, err := p.client.Decrypt(ctx, &kms.DecryptInput{KeyId: &p.settings.KeyID, CiphertextBlob: wrap, EncryptionContext: encryptionContext(b)})
+	if err != nil {
+		return nil, p.classify("decrypt", err)
+	}
+	return p.key(out.Plaintext)
+}
+
+// Rewrap has KMS encrypt W anew, with the newest material of the key; W does not leave KMS.
+func (p *Provider) Rewrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap []byte) ([]byte, kek.Ref, error) {
+	if err := p.mine(b, ref, wrap); err != nil {
+		return nil, kek.Ref{}, err
+	}
+	out, err := p.client.ReEncrypt(ctx, &kms.ReEncryptInput{
+		CiphertextBlob: wrap, SourceKeyId: &p.settings.KeyID, DestinationKeyId: &p.settings.KeyID,
+		SourceEncryptionContext: encryptionContext(b), DestinationEncryptionContext: encryptionContext(b),
+	})
+	if err != nil {
+		return nil, kek.Ref{}, p.classify("re-encrypt", err)
+	}
+	if ref, err = p.wrapped(out.CiphertextBlob, out.KeyId, out.DestinationKeyMaterialId); err != nil {
+		return nil, kek.Ref{}, err
+	}
+	return out.CiphertextBlob, ref, nil
+}
+
+// encryptionContext is shown in CloudTrail, and can be demanded by key policies: docs/key-providers.md has one.
+func encryptionContext(b kek.Binding) map[string]string {
+	return map[string]string{"voluks:volume": b.VolumeUUID, "voluks:role": b.Role}
+}
+
+// key takes W out of an answer, and wipes it there.
+func (p *Provider) key(plaintext []byte) (*secret.Key, error) {
+	if n := len(plaintext); n != kek.KeySize {
+		clear(plaintext)
+		return nil, fmt.Errorf("%w: KMS returned %d bytes instead of %d", kek.ErrWrongKey, n, kek.KeySize)
+	}
+	return secret.Move(plaintext)
+}
+
+func (p *Provider) mine(b kek.Binding, ref kek.Ref, wrap []byte) error {
+	if err := b.Validate(); err != nil {
+		return err
+	}
+	if !ref.SameKey(p.ref) {
+		return &kek.NotMineError{Want: ref, Have: p.ref}
+	}
+	if len(wrap) == 0 || len(wrap) > maxBlob {
+		return fmt.Errorf("%w: a ciphertext of %d bytes", kek.ErrWrongKey, len(wrap))
+	}
+	return nil
+}
+
+// wrapped names the key and its material that an answer says it was wrapped with.
+func (p *Provider) wrapped(blob []byte, keyID, material *string) (kek.Ref, error) {
+	if match := keyARN.FindStringSubmatch(aws.ToString(keyID)); match == nil || match[2] != p.ref.ID {
+		return kek.Ref{}, p.settings.bad("key_id", "KMS used another key than was asked for: %q", aws.ToString(keyID))
+	}
+	ref := p.ref
+	ref.Version = aws.ToString(material)
+	if len(blob) == 0 || len(blob) > maxBlob {
+		return kek.Ref{}, errors.New("KMS returned no ciphertext")
+	}
+	return ref, ref.Validate()
+}
