@@ -26,7 +26,7 @@ type Container struct {
 
 // At names the container at path: a block device or, while it is not attached to one, an image file. Nothing is opened yet.
 //
-// While an image is attached, use the device: the image's lock is held by it then, and methods on the file give ErrBusy after some seconds.
+// While an image is attached, use the device: the image's lock is held by it then, and methods on the file give ErrBusy after a second.
 func At(path string) *Container { return &Container{path: path} }
 
 // OnDamage sets a function that is told (a *header.DamagedError) when a method finds one of the two copies of the header damaged or older, before the method
@@ -81,7 +81,7 @@ func (c *Container) load(op string, k kinds, f func(*cryptsetup.Device) error) e
 
 // How long somebody else may hold the lock of an image file. cryptsetup takes it for moments; a loop device holds it for good, and libcryptsetup would wait
 // for ever.
-const lockWait = 3 * time.Second
+const lockWait = time.Second
 
 // unlocked waits until nobody holds the lock of a file. Of a block device libcryptsetup locks something else.
 func (c *Container) unlocked(op string) error {

@@ -22,7 +22,7 @@ func (c *Container) Header() (*header.Header, error) {
 		return nil, err
 	}
 	defer f.Close()
-	h, _, err := readHeader(f)
+	h, _, err := readHeader(f, time.Sleep)
 	return h, err
 }
 
@@ -30,7 +30,7 @@ func (c *Container) Header() (*header.Header, error) {
 var pauses = []time.Duration{2 * time.Millisecond, 10 * time.Millisecond, 50 * time.Millisecond, 0}
 
 // readHeader also returns the first bytes of the device as they were for the reader.
-func readHeader(f *sys.DirectFile) (*header.Header, []byte, error) {
+func readHeader(f *sys.DirectFile, sleep func(time.Duration)) (*header.Header, []byte, error) {
 	var last []byte
 	for _, pause := range pauses {
 		start := &front{f: f}
@@ -43,7 +43,7 @@ func readHeader(f *sys.DirectFile) (*header.Header, []byte, error) {
 			return h, start.buf, err // nobody is writing
 		}
 		last = start.buf
-		time.Sleep(pause)
+		sleep(pause)
 	}
 	panic("unreachable")
 }

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"runtime"
 	"syscall"
+	"time"
 
 	second "github.com/anatol/luks.go"
 
@@ -63,7 +64,7 @@ func (c *Container) copyForWitness(op string, slot int) (*os.File, *header.Heade
 		return nil, nil, fmt.Errorf("%s: %w", op, err)
 	}
 	defer f.Close()
-	h, start, err := readHeader(f)
+	h, start, err := readHeader(f, time.Sleep)
 	if err == nil {
 		err = h.Damage()
 	}
