@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package keyslot_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/voluks/voluks/internal/kek/kektest"
+	"github.com/voluks/voluks/internal/recovery"
+	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/keyslot"
+	"github.com/voluks/voluks/luks"
+	"github.com/voluks/voluks/luks/header"
+)
+
+// A program is something that works on a container and can be made to die.
+type program struct {
+	c keyslot.Container
+	// dieAfter lets the program end right after its write number k, from 1: the write takes place,
+	// nothing after it does. failAt lets write number k fail without effect.
+	dieAfter, failAt func(k int)
+	// steps is the number of writes so far.
+	steps func() int
+}
+
+// A lab makes one container and starts programs on it.
+type lab struct {
+	name string
+	// blank makes a disk and returns what starts a program on it.
+	blank func(t testing.TB) (start func() program)
+}
+
+// labs are the real thing, on image files, and the fake that stands for it elsewhere. Tests that are
+// about the contract of Container run over both.
+var labs = []lab{{"luks", realLab}}
+
+func everywhere(t *testing.T, test func(t *testing.T, l lab)) {
+	for _, l := range labs {
+		t.Run(l.name, func(t *testing.T) { test(t, l) })
+	}
+}
+
+// image makes an image file with room for some data. Nothing of it is allocated.
+func image(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "image")
+	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 32<<20)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func realLab(t testing.TB) func() program {
+	path := image(t)
+	return func() program {
+		s := &stepper{Container: luks.At(path)}
+		return program{
+			c: s, steps: func() int { return s.n },
+			dieAfter: func(k int) { s.dieAfter = k }, failAt: func(k int) { s.failAt = k },
+		}
+	}
+}
+
+var (
+	errDead   = errors.New("killed")
+	errFailed = errors.New("write failed")
+)
+
+// A stepper counts the writes to a container and cuts them short.
+type stepper struct {
+	keyslot.Container
+	n, dieAfter, failAt int
+	noSync              bool
+}
+
+func (s *stepper) dead() bool { return s.dieAfter > 0 && s.n >= s.dieAfter }
+
+func (s *stepper) step(write func() error) error {
+	if s.dead() {
+		return errDead
+	}
+	s.n++
+	if s.n == s.failAt {
+		return errFailed
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	if s.dead() {
+		return errDead
+	}
+	return nil
+}
+
+func (s *stepper) read(f func() error) error {
+	if s.dead() {
+		return errDead
+	}
+	return f()
+}
+
+func (s *stepper) Header() (h *header.Header, err error) {
+	err = s.read(func() error { h, err = s.Container.Header(); return err })
+	return h, err
+}
+
+func (s *stepper) Format(p luks.FormatParams) error {
+	return s.step(func() error { return s.Container.Format(p) })
+}
+
+func (s *stepper) AddSlot(auth luks.Auth, slot int, key *secret.Key, kdf luks.KDF) error {
+	return s.step(func() error { return s.Container.AddSlot(auth, slot, key, kdf) })
+}
+
+func (s *stepper) KillSlot(slot int) error {
+	return s.step(func() error { return s.Container.KillSlot(slot) })
+}
+
+func (s *stepper) SetToken(id int, json []byte) (n int, err error) {
+	err = s.step(func() error { n, err = s.Container.SetToken(id, json); return err })
+	return n, err
+}
+
+func (s *stepper) RemoveToken(id int) error {
+	return s.step(func() error { return s.Container.RemoveToken(id) })
+}
+
+func (s *stepper) TestSlot(slot int, key *secret.Key) error {
+	return s.read(func() error { return s.Container.TestSlot(slot, key) })
+}
+
+func (s *stepper) Witness(slot int, key *secret.Key) error {
+	return s.read(func() error { return s.Container.Witness(slot, key) })
+}
+
+// Syncer is one that cannot sync if noSync is set.
+func (s *stepper) Syncer() (*luks.Syncer, error) {
+	if s.dead() {
+		return nil, errDead
+	}
+	syncer, err := s.Container.Syncer()
+	if err == nil && s.noSync {
+		err = syncer.Close()
+	}
+	return syncer, err
+}
+
+// A node has the keys to make and open volumes, and somebody elsewhere has the identity.
+type node struct {
+	*keyslot.Keyring
+	provider   *kektest.Memory
+	identity   *secret.Key
+	identities []recovery.Identity
+}
+
+func newNode(t testing.TB) *node {
+	t.Helper()
+	identity, text, err := recovery.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(identity.Wipe)
+	recipients, err := recovery.ParseRecipients([]string{text})
+	if err != nil {
+		t.Fatal(err)
+	}
+	identities, err := recovery.ParseIdentities(identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider := kektest.NewMemory("kek-1")
+	return &node{
+		Keyring:  &keyslot.Keyring{KEK: provider.Set(), Recipients: recipients, Now: func() time.Time { return created }},
+		provider: provider, identity: identity, identities: identities,
+	}
+}
+
+func params() luks.FormatParams {
+	return luks.FormatParams{UUID: uuid, Label: "db", Subsystem: "voluks", SectorSize: 4096}
+}
+
+// formatted is a container with both slots.
+func (n *node) formatted(t testing.TB, start func() program) keyslot.Container {
+	t.Helper()
+	c := start().c
+	if err := keyslot.Format(t.Context(), c, n.Keyring, params()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// state decodes the header, which must be free of errors.
+func state(t testing.TB, c keyslot.Container) keyslot.Slots {
+	t.Helper()
+	h, err := c.Header()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := keyslot.State(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// opens proves that the node opens the container by itself, and returns the slot.
+func (n *node) opens(t testing.TB, c keyslot.Container) int {
+	t.Helper()
+	slot, key, err := keyslot.Unlock(t.Context(), c, n.Keyring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer key.Wipe()
+	if err := keyslot.Prove(c, slot, key); err != nil {
+		t.Fatal(err)
+	}
+	return slot
+}
+
+// recovers proves that the identity opens the container, and returns the slot.
+func (n *node) recovers(t testing.TB, c keyslot.Container) int {
+	t.Helper()
+	slot, key, err := keyslot.UnlockRecovery(c, n.identities)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer key.Wipe()
+	if err := keyslot.Prove(c, slot, key); err != nil {
+		t.Fatal(err)
+	}
+	return slot
+}
+
+// whole checks that the container is what Format makes, whatever way it took: two slots, two tokens,
+// both open.
+func (n *node) whole(t testing.TB, c keyslot.Container) {
+	t.Helper()
+	h, err := c.Header()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Strict(header.Expect{UUID: uuid, SectorSize: 4096}); err != nil {
+		t.Error(err)
+	}
+	s := state(t, c)
+	if len(s.Slots) != 2 || len(h.Tokens) != 2 || s.Slots[0].Role != keyslot.RoleAgent || s.Slots[1].Role != keyslot.RoleRecovery {
+		t.Fatalf("slots %+v, %d tokens", s.Slots, len(h.Tokens))
+	}
+	if slot := n.opens(t, c); slot != 31 {
+		t.Errorf("the agent's slot is %d", slot)
+	}
+	if slot := n.recovers(t, c); slot != 30 {
+		t.Errorf("the recovery slot is %d", slot)
+	}
+}
