@@ -4,7 +4,11 @@ package volume
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/voluks/voluks/internal/config"
+	"github.com/voluks/voluks/internal/filesystem"
 )
 
 // maxName leaves room for ".lock" in a file name of 255 bytes.
@@ -39,15 +43,25 @@ func alphanumeric(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
+// typeList is filesystem.Types for a sentence.
+const typeList = "ext4, xfs, btrfs"
+
 // check is what must hold for any Spec, however it was made.
 func (s *Spec) check(d Defaults) error {
 	if err := CheckName(s.Name); err != nil {
 		return err
 	}
+	t := filesystem.Type(s.FS)
 	fail := func(option, value, reason string) error {
 		return &OptionError{Option: option, Value: value, Reason: reason}
 	}
 	switch {
+	case !slices.Contains(filesystem.Types(), t):
+		return fail("fs", s.FS, "must be "+typeList)
+	case s.Size < filesystem.MinSize(t):
+		return fail("size", config.SizeText(s.Size), fmt.Sprintf("%s needs at least %s", t, config.SizeText(filesystem.MinSize(t))))
+	case s.Mode > 0o7777 || s.UID < 0 || s.GID < 0 || s.UID > maxID || s.GID > maxID:
+		return fail("mode, uid, gid", "", "out of range")
 	case s.Backing != BackingImage:
 		return fail("backing", s.Backing, "this version has backing=image")
 	case s.Ephemeral:
@@ -60,5 +74,10 @@ func (s *Spec) check(d Defaults) error {
 	case s.Alloc == AllocFull && s.Discard:
 		return fail("discard", "true", "would give the space away that alloc=full has reserved; use it with alloc=sparse, or leave it out")
 	}
-	return nil
+	// Their errors name the option and what there is instead.
+	if _, err := filesystem.ParseMkfs(t, s.Mkfs); err != nil {
+		return err
+	}
+	_, err := filesystem.ParseMount(t, s.Mount)
+	return err
 }

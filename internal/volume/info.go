@@ -44,7 +44,7 @@ type Info struct {
 type SlotInfo struct {
 	Role       string    `json:"role"` // agent, recovery, or the type of a foreign slot
 	Number     int       `json:"number"`
-	Generation int       `json:"generation"`
+	Generation uint64    `json:"generation"`
 	KEK        string    `json:"kek,omitempty"` // provider and public id of the key that wraps it
 	Created    time.Time `json:"created"`
 }

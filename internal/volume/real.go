@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/voluks/voluks/internal/backing"
+	"github.com/voluks/voluks/internal/filesystem"
+	"github.com/voluks/voluks/internal/sys"
+	"github.com/voluks/voluks/luks"
+)
+
+// StorageOptions say where the real storage looks. The zero value is right for a program on the host.
+type StorageOptions struct {
+	// Mounts is the mount table of the host; "": /proc/1/mountinfo. A managed plugin has the host's elsewhere.
+	Mounts string
+	// Log gets what is worth knowing and fails nothing, such as a header copy that was damaged. nil: discarded.
+	Log *slog.Logger
+}
+
+// NewStorage makes the real storage. It touches nothing.
+func NewStorage(o StorageOptions) Storage {
+	if o.Mounts == "" {
+		o.Mounts = "/proc/1/mountinfo"
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return Storage{
+		Files: OSFiles{}, Images: realImages{}, Containers: realContainers{o.Log}, Filesystems: realFilesystems{}, Kernel: realKernel{o.Mounts},
+	}
+}
+
+type realImages struct{}
+
+func (realImages) Create(ctx context.Context, path string, size int64, alloc string) error {
+	full, err := backing.ImageSize(size)
+	if err != nil {
+		return err
+	}
+	if alloc == AllocFull {
+		// Before anything is allocated: a disk that is filled to the brim on the way to an error hurts everybody else on it.
+		if err := backing.Reserve(ctx, filepath.Dir(path), full); err != nil {
+			return err
+		}
+	}
+	return backing.At(path).Create(ctx, full, backing.Alloc(alloc))
+}
+
+func (realImages) Size(path string) (int64, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size() - backing.HeaderSize, nil
+}
+
+func (realImages) Attach(ctx context.Context, path string) (Attachment, error) {
+	a, err := backing.At(path).Attach(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return realAttachment{a}, nil
+}
+
+type realAttachment struct{ *backing.Attachment }
+
+func (a realAttachment) Dev() string { return a.Path }
+
+func (realImages) Detach(ctx context.Context, path string) error {
+	err := backing.At(path).Detach(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func (realImages) ProbeBlank(ctx context.Context, dev string) error {
+	return backing.ProbeBlank(ctx, dev)
+}
+
+func (realImages) Remove(_ context.Context, path string) error { return backing.At(path).Remove() }
+
+type realContainers struct{ log *slog.Logger }
+
+func (r realContainers) At(path string) Container {
+	return luks.At(path).OnDamage(func(err error) {
+		r.log.Warn("a copy of the LUKS header is damaged; it will be repaired from the good one", "device", path, "err", err)
+	})
+}
+
+func (realContainers) Close(name string) error { return luks.Close(name) }
+
+type realFilesystems struct{}
+
+func (realFilesystems) Make(ctx context.Context, dev string, s filesystem.Spec, extra ...*os.File) error {
+	s.Overwrite = true // what to overwrite is the caller's decision, see Filesystems
+	return filesystem.Make(ctx, dev, s, extra...)
+}
+
+func (realFilesystems) Probe(ctx context.Context, dev string) (*filesystem.Signature, error) {
+	return filesystem.Probe(ctx, dev)
+}
+
+func (realFilesystems) Mount(ctx context.Context, dev, target string, s filesystem.Spec) error {
+	return filesystem.Mount(ctx, dev, target, s)
+}
+
+func (realFilesystems) Unmount(ctx context.Context, target string) error {
+	return filesystem.Unmount(ctx, target)
+}
+
+func (realFilesystems) MakeData(mnt string, uid, gid int, mode fs.FileMode) error {
+	return filesystem.MakeData(mnt, uid, gid, mode)
+}
+
+// HasData wants a real directory: through a symbolic link the path would lead out of the file system.
+func (realFilesystems) HasData(mnt string) (bool, error) {
+	info, err := os.Lstat(filepath.Join(mnt, filesystem.DataDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && info.IsDir(), err
+}
+
+func (realFilesystems) MakeBare(mnt string) (bool, error) { return filesystem.MakeBare(mnt) }
+
+func (realFilesystems) RemoveBare(mnt string) error { return filesystem.RemoveBare(mnt) }
+
+func (realFilesystems) Usage(path string) (filesystem.Usage, error) { return filesystem.UsageOf(path) }
+
+type realKernel struct{ mounts string }
+
+func (k realKernel) Mounts() ([]sys.MountInfo, error) {
+	f, err := os.Open(k.mounts)
+	if err != nil {
+		return nil, fmt.Errorf("read the host's mount table: %w", err)
+	}
+	defer f.Close()
+	m, err := sys.ParseMountInfo(f)
+	if err != nil {
+		return nil, fmt.Errorf("read the host's mount table %s: %w", k.mounts, err)
+	}
+	return m, nil
+}
+
+func (realKernel) Mappings() ([]sys.DMDevice, error) { return sys.DMList() }
+
+func (realKernel) Loop(major, minor uint32) (sys.Loop, error) { return sys.LoopByDev(major, minor) }
+
+func (realKernel) LoopsOf(path string) ([]sys.Loop, error) {
+	dev, ino, err := fileID(path)
+	if err != nil {
+		return nil, err
+	}
+	return sys.LoopByInode(dev, ino)
+}
+
+func (realKernel) FileID(path string) (dev, ino uint64, err error) { return fileID(path) }
+
+func fileID(path string) (dev, ino uint64, err error) {
+	f, err := sys.OpenRegular(path, false)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	return sys.FileID(f)
+}
+
+func (realKernel) BtrfsDevices(fsUUID string) ([]sys.Dev, error) {
+	dir := filepath.Join("/sys/fs/btrfs", fsUUID, "devices")
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []sys.Dev
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name(), "dev"))
+		if err != nil {
+			return nil, err
+		}
+		d := sys.Dev{Name: e.Name()}
+		if n, err := fmt.Sscanf(strings.TrimSpace(string(b)), "%d:%d", &d.Major, &d.Minor); n != 2 || err != nil {
+			return nil, fmt.Errorf("device number of %s: %q", e.Name(), b)
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+func (realKernel) Namespaces() ([]sys.MountNamespace, error) { return sys.MountNamespaces() }
+
+func (realKernel) ProcessStart(pid int) (uint64, error) { return sys.ProcessStart(pid) }
+
+func (realKernel) BootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b)), err
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package volume
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+const (
+	recordVersion = 1
+	recordFile    = "record.json"
+	imageFile     = "image"
+	newImageFile  = "image.new" // being allocated; renamed once it is whole
+	maxRecord     = 64 << 10
+)
+
+// record is what the node remembers of a volume beside the volume itself. It is written before the thing that it announces, and never believed
+// against the header or the kernel.
+type record struct {
+	V          int        `json:"v"`
+	Name       string     `json:"name"`
+	UUID       string     `json:"uuid"`    // chosen before format
+	FSUUID     string     `json:"fs_uuid"` // chosen before mkfs
+	State      State      `json:"state"`   // prepared, formatted, ready
+	Spec       Spec       `json:"spec"`
+	SectorSize int        `json:"sector_size"` // of the container
+	Created    time.Time  `json:"created"`
+	Slots      []SlotInfo `json:"slots,omitempty"`   // as the header had them when an operation last read it
+	NoKey      string     `json:"no_key,omitempty"`  // why the last attempt to unlock failed
+	Removed    *time.Time `json:"removed,omitempty"` // counts in a tombstone only
+}
+
+// damagedError is a record that cannot be used. The volume's data is not affected.
+type damagedError struct {
+	path string
+	err  error
+}
+
+func (e *damagedError) Error() string {
+	return fmt.Sprintf("the record %s cannot be used: %v; the encrypted data is not affected by that", e.path, e.err)
+}
+func (e *damagedError) Unwrap() error { return e.err }
+
+func newRecord(s Spec, now time.Time) *record {
+	return &record{
+		V: recordVersion, Name: s.Name, UUID: uuid.NewString(), FSUUID: uuid.NewString(), State: StatePrepared, Spec: s,
+		SectorSize: imageSectorSize, Created: now.UTC(),
+	}
+}
+
+// load reads the record of a volume: fs.ErrNotExist if there is no such volume, *damagedError if what is there is no record of it. A directory
+// without a record is no volume: creation ends with one, and so does removal begin.
+func (m *Manager) load(name string) (*record, error) {
+	return m.loadAt(m.o.Paths.VolumeDir(name), name)
+}
+
+func (m *Manager) loadAt(dir, name string) (*record, error) {
+	path := filepath.Join(dir, recordFile)
+	b, err := m.s.Files.Read(path, maxRecord)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, &damagedError{path, err}
+	}
+	r, err := decodeRecord(b)
+	if err == nil && r.Name != name {
+		err = fmt.Errorf("it is of volume %q", r.Name)
+	}
+	if err != nil {
+		return nil, &damagedError{path, err}
+	}
+	return r, nil
+}
+
+// decodeRecord is strict: what this version does not understand it must not act upon.
+func decodeRecord(b []byte) (*record, error) {
+	var version struct{ V int }
+	if err := json.Unmarshal(b, &version); err != nil {
+		return nil, err
+	}
+	if version.V != recordVersion {
+		return nil, fmt.Errorf("version %d, this program knows %d", version.V, recordVersion)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	r := &record{}
+	if err := d.Decode(r); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("something follows it")
+	}
+	return r, r.check()
+}
+
+func (r *record) check() error {
+	for field, id := range map[string]string{"uuid": r.UUID, "fs_uuid": r.FSUUID} {
+		if u, err := uuid.Parse(id); err != nil || u.String() != id {
+			return fmt.Errorf("%s %q is no UUID", field, id)
+		}
+	}
+	switch r.State {
+	case StatePrepared, StateFormatted, StateReady:
+	default:
+		return fmt.Errorf("unknown state %q", r.State)
+	}
+	if r.Name != r.Spec.Name {
+		return fmt.Errorf("it names two volumes, %q and %q", r.Name, r.Spec.Name)
+	}
+	if err := CheckName(r.Name); err != nil {
+		return err
+	}
+	if r.SectorSize != 512 && r.SectorSize != 4096 {
+		return fmt.Errorf("sector size %d", r.SectorSize)
+	}
+	if r.Spec.Size <= 0 {
+		return fmt.Errorf("size %d", r.Spec.Size)
+	}
+	return nil
+}
+
+func (m *Manager) save(r *record) error {
+	b, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return fmt.Errorf("encode record: %w", err)
+	}
+	b = append(b, '\n')
+	if len(b) > maxRecord {
+		return fmt.Errorf("record of %d bytes, at most %d", len(b), maxRecord)
+	}
+	if err := m.s.Files.Write(filepath.Join(m.o.Paths.VolumeDir(r.Name), recordFile), b); err != nil {
+		return fmt.Errorf("write record: %w", err)
+	}
+	return nil
+}
+
+// image is where the ciphertext lies.
+func (m *Manager) image(name string) string {
+	return filepath.Join(m.o.Paths.VolumeDir(name), imageFile)
+}
+
+// private is where a volume is mounted while it is made: nobody is ever given this path.
+func (m *Manager) private(uuid string) string {
+	return filepath.Join(m.o.Paths.Run, "private", uuid)
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+)
+
+// What a crash leaves during a removal, and who repairs it:
+//
+//	after this write                              a crash leaves                     repaired by
+//	time of removal in the record                 a volume; the time is ignored      Remove, again
+//	rename of volumes/NAME to removed/UUID        a tombstone, a bare mountpoint     Settle removes the mountpoint
+//	bare mountpoint removed                       a tombstone
+
+// nothingThere refuses to remove a volume at whose mountpoint something is mounted, whatever it is, or whose image a loop device has.
+func (m *Manager) nothingThere(r *record) error {
+	inUse := func(format string, args ...any) error {
+		return &Error{Code: CodeInUse, Err: &HeldError{Others: []string{fmt.Sprintf(format, args...)}}}
+	}
+	mounts, err := m.s.Kernel.Mounts()
+	if err != nil {
+		return err
+	}
+	mountpoint, err := m.mountpoint(r.Name)
+	if err != nil && !errors.Is(err, ErrNotMounted) {
+		return err
+	}
+	for _, mount := range mounts {
+		if mountpoint != "" && below(mount.Mountpoint, mountpoint) {
+			return inUse("%s (%s) is mounted on %s", mount.Source, mount.FSType, mount.Mountpoint)
+		}
+	}
+	loops, err := m.s.Kernel.LoopsOf(m.image(r.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, loop := range loops {
+		return inUse("its image is bound to %s", loop.Path)
+	}
+	return nil
+}
+
+// bury makes a tombstone of a closed volume. The name is free afterwards. Nothing of the volume is changed, so that it can be dug up again.
+func (m *Manager) bury(r *record) error {
+	now := m.now().UTC()
+	r.Removed = &now
+	if err := m.save(r); err != nil {
+		return err
+	}
+	m.o.Crash("remove.marked")
+	if err := m.directories(); err != nil {
+		return err
+	}
+	if err := m.s.Files.Rename(m.o.Paths.VolumeDir(r.Name), filepath.Join(m.o.Paths.RemovedDir(), r.UUID)); err != nil {
+		return err
+	}
+	m.o.Crash("remove.renamed")
+	// What follows is tidiness; Settle does it again.
+	if err := m.removeTraces(r.Name); err != nil {
+		m.log.Warn("traces of a removed volume are left", "volume", r.Name, "err", err)
+	}
+	m.o.Crash("remove.bare")
+	return nil
+}
+
+// removeTraces takes away the empty directories of a name that no volume has, unless somebody else has mounted something there.
+func (m *Manager) removeTraces(name string) error {
+	mounts, err := m.s.Kernel.Mounts()
+	if err != nil {
+		return err
+	}
+	mountpoint, err := m.mountpoint(name)
+	if err != nil && !errors.Is(err, ErrNotMounted) {
+		return err
+	}
+	for _, mount := range mounts {
+		if mountpoint != "" && below(mount.Mountpoint, mountpoint) {
+			return nil
+		}
+	}
+	return errors.Join(
+		m.s.Filesystems.RemoveBare(m.o.Paths.Mount(name)),
+		m.s.Files.Remove(m.o.Paths.Holders(name)),
+	)
+}

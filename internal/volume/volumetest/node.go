@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package volumetest
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/voluks/voluks/internal/config"
+	"github.com/voluks/voluks/internal/kek/kektest"
+	"github.com/voluks/voluks/internal/recovery"
+	"github.com/voluks/voluks/internal/volume"
+	"github.com/voluks/voluks/keyslot"
+)
+
+// Node is a machine with everything that a Manager needs: directories, keys, and a clock that a test moves.
+type Node struct {
+	*Machine
+	Paths    config.Paths
+	Provider *kektest.Memory
+	Keyring  *keyslot.Keyring
+	Defaults volume.Defaults
+	Logger   *slog.Logger
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+// NewNode makes a node below a temporary directory.
+func NewNode(t testing.TB) *Node {
+	t.Helper()
+	n := &Node{
+		Machine: NewMachine(t), Paths: config.PathsUnder(t.TempDir()), Provider: kektest.NewMemory("test"),
+		Defaults: volume.Defaults{Size: 64 << 20, FS: "ext4", Overcommit: true}, now: time.Now(),
+		Logger: slog.New(slog.DiscardHandler),
+	}
+	n.Keyring = &keyslot.Keyring{KEK: n.Provider.Set(), Recipients: []recovery.Recipient{Recipient(t)}}
+	return n
+}
+
+// Recipient makes a recovery recipient whose identity is thrown away.
+func Recipient(t testing.TB) recovery.Recipient {
+	t.Helper()
+	identity, text, err := recovery.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity.Wipe()
+	r, err := recovery.ParseRecipient(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// Manager starts a program with a Manager.
+func (n *Node) Manager() *volume.Manager { return n.ManagerOf(n.Process()) }
+
+// ManagerOf makes the Manager of a program.
+func (n *Node) ManagerOf(p *Process) *volume.Manager { return n.ManagerOfAt(p, nil) }
+
+// ManagerAt starts a program whose Manager calls at for each named point between two writes.
+func (n *Node) ManagerAt(at func(point string)) *volume.Manager {
+	return n.ManagerOfAt(n.Process(), at)
+}
+
+// ManagerOfAt is ManagerOf with ManagerAt's function.
+func (n *Node) ManagerOfAt(p *Process, at func(point string)) *volume.Manager {
+	return volume.New(volume.Options{
+		Paths: n.Paths, Defaults: n.Defaults, Storage: p.Storage(), Now: n.Now, Patience: time.Nanosecond, SweepGap: time.Minute, Log: n.Logger, Crash: at,
+		Keyring: func(context.Context) (*keyslot.Keyring, error) { return n.Keyring, nil },
+	})
+}
+
+// Now is the node's clock.
+func (n *Node) Now() time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.now
+}
+
+// Sleep moves the clock.
+func (n *Node) Sleep(d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.now = n.now.Add(d)
+}
+
+// Reboot is Machine.Reboot and an empty runtime directory.
+func (n *Node) Reboot() {
+	n.Machine.Reboot()
+	if err := os.RemoveAll(n.Paths.Run); err != nil {
+		n.t.Fatal(err)
+	}
+}

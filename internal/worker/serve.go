@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"github.com/voluks/voluks/internal/sys"
+	"github.com/voluks/voluks/internal/volume"
+)
+
+// Descriptors that a worker is started with.
+const (
+	requestFD = 3
+	answerFD  = 4
+)
+
+// Main is the worker: it reads one request from descriptor 3, does it with the Manager that open makes, writes one answer to descriptor 4 and
+// returns. open is called after the request has come, so a spare works with the configuration of that moment. Main returns nil without having done
+// anything if the agent goes away before it sends a request, and an error only if it could not answer. The caller makes SIGTERM cancel ctx, and exits
+// the process afterwards: that is what wipes the keys for good.
+func Main(ctx context.Context, open func(context.Context) (*volume.Manager, error)) error {
+	if err := sys.Harden(); err != nil {
+		return err
+	}
+	for _, fd := range []int{requestFD, answerFD} {
+		syscall.CloseOnExec(fd) // not for mkfs
+	}
+	// Non-blocking, so that the wait for a request can be ended.
+	if err := syscall.SetNonblock(requestFD, true); err != nil {
+		return fmt.Errorf("a worker is started by the agent: descriptor %d: %w", requestFD, err)
+	}
+	in, out := os.NewFile(requestFD, "request"), os.NewFile(answerFD, "answer")
+	defer in.Close()
+	defer out.Close()
+	stop := context.AfterFunc(ctx, func() { in.Close() })
+	var r request
+	err := json.NewDecoder(in).Decode(&r)
+	stop()
+	if errors.Is(err, io.EOF) || ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the request: %w", err)
+	}
+	return json.NewEncoder(out).Encode(serve(ctx, r, open))
+}
+
+// serve does one request.
+func serve(ctx context.Context, r request, open func(context.Context) (*volume.Manager, error)) answer {
+	ctx, cancel := context.WithDeadline(ctx, r.Deadline)
+	defer cancel()
+	m, err := open(ctx)
+	if err != nil {
+		var e *volume.Error
+		if !errors.As(err, &e) {
+			err = &volume.Error{Code: volume.CodeConfig, Op: r.Op, Volume: r.Name, Err: err}
+		}
+		return answer{Error: encodeError(err)}
+	}
+	var a answer
+	switch {
+	case r.Op == opCreate && r.Spec != nil:
+		var info volume.Info
+		info, a.Made, err = m.Create(ctx, *r.Spec)
+		a.Info = &info
+	case r.Op == opMount && r.Holder != nil:
+		a.Path, err = m.Mount(ctx, r.Name, *r.Holder)
+	case r.Op == opUnmount:
+		err = m.Unmount(ctx, r.Name, r.HolderID)
+	case r.Op == opRemove:
+		err = m.Remove(ctx, r.Name)
+	case r.Op == opSettle:
+		err = m.Settle(ctx, r.Name)
+	default:
+		err = fmt.Errorf("unknown request %q", r.Op)
+	}
+	a.Error = encodeError(err)
+	return a
+}
