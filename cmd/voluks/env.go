@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/voluks/voluks/dockerplugin"
+	"github.com/voluks/voluks/internal/config"
+)
+
+// env is the outside of one run: streams, paths, and what the global flags say.
+type env struct {
+	stdin  *os.File
+	stdout io.Writer
+	stderr io.Writer
+
+	root    string // --root, or ""
+	file    string // --config, or ""
+	json    bool
+	verbose bool
+}
+
+func newEnv() *env { return &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr} }
+
+// paths are those of the node, below --root. A configuration file somewhere else takes the default place of the master key with it.
+func (e *env) paths() config.Paths {
+	if e.root == "" {
+		return e.near(config.DefaultPaths())
+	}
+	return e.near(config.PathsUnder(e.root))
+}
+
+func (e *env) near(p config.Paths) config.Paths {
+	if e.file != "" {
+		p.Config = filepath.Dir(e.file)
+	}
+	return p
+}
+
+func (e *env) configFile() string {
+	if e.file != "" {
+		return e.file
+	}
+	return e.paths().ConfigFile()
+}
+
+// engine is Docker's API, below --root too, so that a test never looks at the Docker of its machine.
+func (e *env) engine() dockerplugin.Engine {
+	return dockerplugin.Engine{Socket: filepath.Join("/", e.root, dockerplugin.EngineSocket)}
+}
+
+// globals are the arguments that make another voluks see the same node.
+func (e *env) globals() []string {
+	var args []string
+	if e.root != "" {
+		args = append(args, "--root", e.root)
+	}
+	if e.file != "" {
+		args = append(args, "--config", e.file)
+	}
+	if e.verbose {
+		args = append(args, "--verbose")
+	}
+	return args
+}
+
+func (e *env) logger() *slog.Logger {
+	level := slog.LevelInfo
+	if e.verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(logHandler(e.stderr, level, os.Getenv("JOURNAL_STREAM") != ""))
+}
+
+// quiet is the logger of commands that a person runs: the outcome is their output, the log only tells of oddities.
+func (e *env) quiet() *slog.Logger {
+	level := slog.LevelWarn
+	if e.verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(logHandler(e.stderr, level, false))
+}

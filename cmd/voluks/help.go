@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+)
+
+// The help texts are rendered here and not by cli's templates, which show a repeatable flag twice and cannot have a section of exit statuses. The result is
+// a template without actions.
+
+// appHelp is the help of the program.
+func appHelp(app *cli.App) string {
+	return section("NAME", "voluks - "+app.Usage) +
+		section("USAGE", "voluks [global options] NOUN VERB [options] [arguments]") +
+		section("DESCRIPTION", app.Description) +
+		section("COMMANDS", commandText(app.Commands)+"\nvoluks NOUN --help lists the verbs, voluks NOUN VERB --help shows an example.") +
+		section("GLOBAL OPTIONS", optionText(app.Flags)) +
+		lastSection("EXIT STATUS", exitStatus())
+}
+
+// groupHelp is the help of a command that has commands.
+func groupHelp(c *cli.Command, name string) string {
+	return section("NAME", name+" - "+c.Usage) +
+		section("USAGE", name+" VERB [options] [arguments]") +
+		section("DESCRIPTION", c.Description) +
+		section("COMMANDS", commandText(c.Subcommands)) +
+		lastSection("EXIT STATUS", exitStatus())
+}
+
+// commandHelp is the help of a command that does something.
+func commandHelp(c *cli.Command, name string) string {
+	usage := name + " [options]"
+	if c.ArgsUsage != "" {
+		usage += " " + c.ArgsUsage
+	}
+	return section("NAME", name+" - "+c.Usage) +
+		section("USAGE", usage) +
+		section("DESCRIPTION", c.Description) +
+		section("OPTIONS", optionText(c.Flags)) +
+		lastSection("EXIT STATUS", exitStatus(append(exitsOf[name], exitOK)...))
+}
+
+func section(head, text string) string { return lastSection(head, text) + "\n" }
+
+func lastSection(head, text string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s:\n", head)
+	for line := range strings.Lines(strings.TrimRight(text, "\n") + "\n") {
+		if line != "\n" {
+			b.WriteString("   ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+func commandText(commands []*cli.Command) string {
+	return columns(func(w *tabwriter.Writer) {
+		for _, c := range commands {
+			if !c.Hidden {
+				fmt.Fprintf(w, "%s\t%s\n", c.Name, c.Usage)
+			}
+		}
+	})
+}
+
+var placeholder = regexp.MustCompile("`([^`]*)`")
+
+func optionText(flags []cli.Flag) string {
+	return columns(func(w *tabwriter.Writer) {
+		for _, f := range flags {
+			doc, ok := f.(cli.DocGenerationFlag)
+			if !ok {
+				continue
+			}
+			var names []string
+			for _, n := range f.Names() {
+				names = append(names, strings.Repeat("-", min(len(n), 2))+n)
+			}
+			text, usage := strings.Join(names, ", "), doc.GetUsage()
+			if m := placeholder.FindStringSubmatch(usage); m != nil {
+				text += " " + m[1]
+				usage = strings.ReplaceAll(usage, "`", "")
+			}
+			if value := doc.GetValue(); doc.TakesValue() && value != "" {
+				usage += " (otherwise " + value + ")"
+			}
+			fmt.Fprintf(w, "%s\t%s\n", text, usage)
+		}
+		fmt.Fprintf(w, "--help, -h\tshow this\n")
+	})
+}
+
+func columns(rows func(*tabwriter.Writer)) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	rows(w)
+	w.Flush()
+	return b.String()
+}

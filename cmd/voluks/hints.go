@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/voluks/voluks/dockerplugin"
+	"github.com/voluks/voluks/internal/config"
+	"github.com/voluks/voluks/internal/filesystem"
+	"github.com/voluks/voluks/internal/kek/file"
+	"github.com/voluks/voluks/internal/volume"
+)
+
+// hint says what a person can do about an error, with a command that can be run as it stands where there is one. It is the only place that
+// does: what lies below says what is wrong.
+func hint(err error) []string {
+	var (
+		usage   *usageError
+		refused *refusedError
+		setup   *setupError
+		exists  *existsError
+		agent   *agentError
+		cfg     *config.Error
+		key     *file.KeyFileError
+		vol     *volume.Error
+	)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &usage):
+		return []string{usage.command + " --help"}
+	case errors.As(err, &refused):
+		return refusedHint(refused)
+	case errors.As(err, &setup):
+		return []string{"set this node up: voluks init"}
+	case errors.As(err, &exists):
+		return exists.hints
+	case errors.As(err, &agent):
+		return []string{"systemctl status voluks.service", "to run this one instead: systemctl stop voluks.socket voluks.service"}
+	case errors.Is(err, dockerplugin.ErrServed):
+		return []string{"let systemd start the agent for its socket: systemctl start voluks.service", "or take the socket away from it: systemctl stop voluks.socket"}
+	case errors.As(err, &cfg):
+		if cfg.Line > 0 {
+			return []string{fmt.Sprintf("edit that line: sudoedit +%d %s", cfg.Line, cfg.File)}
+		}
+		return nil
+	case errors.As(err, &key):
+		return keyFileHint(key)
+	case errors.Is(err, fs.ErrPermission):
+		return []string{"voluks manages devices and keys, and so must run as root: sudo voluks ..."}
+	case errors.As(err, &vol):
+		return volumeHint(vol)
+	}
+	return nil
+}
+
+func refusedHint(err *refusedError) []string {
+	switch err.retry {
+	case "":
+		return nil
+	case "voluks init":
+		return []string{"on a terminal, to see it: voluks init", "into a file: voluks init --recovery-identity-file FILE",
+			"with an identity that exists: voluks init --recovery-recipient age1...", "without: voluks init --no-recovery"}
+	}
+	return []string{"to do it without being asked: " + err.retry}
+}
+
+// keyFileHint says how each kind of wrong key file is put right.
+func keyFileHint(err *file.KeyFileError) []string {
+	path := err.Path
+	convert := func(decode string) []string {
+		return []string{fmt.Sprintf("convert it: (umask 077; %s <%s >%s.raw) && mv %s.raw %s", decode, path, path, path, path)}
+	}
+	switch {
+	case errors.Is(err, file.ErrMissing):
+		return []string{"restore it from its backup; another key does not open the volumes that exist", "on a node without volumes: voluks init"}
+	case errors.Is(err, file.ErrOpen):
+		return []string{"others may have read it; if nobody can have: chmod 0600 " + path}
+	case errors.Is(err, file.ErrOwner):
+		return []string{"chown root:root " + path}
+	case errors.Is(err, file.ErrHex):
+		return convert("xxd -r -p")
+	case errors.Is(err, file.ErrBase64):
+		return convert("base64 -d")
+	case errors.Is(err, file.ErrNewline):
+		return []string{"take the newline off: truncate -s 32 " + path}
+	case errors.Is(err, file.ErrShort), errors.Is(err, file.ErrLong), errors.Is(err, file.ErrNotRandom):
+		return []string{"a master key is 32 raw bytes, as voluks init makes it; restore it from its backup"}
+	case errors.Is(err, file.ErrExists):
+		return []string{"to set up this node with that key: voluks init --keep-master-key"}
+	}
+	return nil
+}
+
+// volumeHint goes by the kind of failure; what the text of the error says already is not repeated.
+func volumeHint(err *volume.Error) []string {
+	inspect := "voluks volume inspect " + err.Volume
+	if err.Volume == "" {
+		inspect = "voluks volume ls"
+	}
+	switch err.Code {
+	case volume.CodeNotFound:
+		return []string{"voluks volume ls"}
+	case volume.CodeExists:
+		return []string{inspect, "options are fixed when a volume is made: use another name, or copy the data over"}
+	case volume.CodeUnfinished:
+		return []string{"finish it with the options that it was begun with: voluks volume create " + err.Volume, "or give it up: voluks volume rm " + err.Volume}
+	case volume.CodeInUse, volume.CodeBusy:
+		return heldHint(err, inspect)
+	case volume.CodeLocked:
+		return []string{"see which key it wants: voluks keyslot ls " + err.Volume}
+	case volume.CodeStuck:
+		return []string{"a device below does not answer; what the kernel says: dmesg | tail", "which mapping is suspended: dmsetup info -c"}
+	case volume.CodeDamaged, volume.CodePlaintext:
+		return []string{inspect}
+	case volume.CodeConfig, volume.CodeNoRecovery:
+		return []string{"edit /etc/voluks/config.toml"}
+	case volume.CodeNoSpace:
+		return []string{"df -h /var/lib/voluks", "or make it smaller: --size"}
+	case volume.CodeNoDM:
+		return []string{"modprobe dm-crypt", "a kernel without device-mapper (some containers and small virtual machines) cannot run voluks"}
+	case volume.CodeNoTool:
+		return noToolHint(err)
+	case volume.CodeInvalid:
+		if err.Op == "create" {
+			return []string{"voluks volume create --help"}
+		}
+		return []string{"voluks volume ls"}
+	}
+	return nil
+}
+
+func heldHint(err *volume.Error, inspect string) []string {
+	var held *volume.HeldError
+	if !errors.As(err, &held) {
+		return []string{"try again; to see what goes on: " + inspect}
+	}
+	var hints []string
+	for _, h := range held.Holders {
+		switch h.Kind {
+		case volume.HolderDocker:
+			hints = appendOnce(hints, fmt.Sprintf("containers that have it: docker ps -a --filter volume=%s", err.Volume))
+		case volume.HolderPodman:
+			hints = appendOnce(hints, fmt.Sprintf("containers that have it: podman ps -a --filter volume=%s", err.Volume))
+		default:
+			hints = appendOnce(hints, fmt.Sprintf("voluks volume umount --holder %s %s", shellQuote(h.ID), err.Volume))
+		}
+	}
+	return appendOnce(hints, inspect)
+}
+
+func noToolHint(err *volume.Error) []string {
+	var tool *filesystem.ErrNoTool
+	if errors.As(err, &tool) && tool.Package != "" {
+		return []string{"apt install " + tool.Package}
+	}
+	return nil
+}
+
+func appendOnce(list []string, s string) []string {
+	for _, have := range list {
+		if have == s {
+			return list
+		}
+	}
+	return append(list, s)
+}
+
+// shellQuote makes one word of the shell.
+func shellQuote(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-/:@%+=") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

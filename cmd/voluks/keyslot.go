@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/voluks/voluks/internal/volume"
+)
+
+func keyslotCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:  "keyslot",
+		Usage: "the keys that open a volume",
+		Description: `Each volume has two key slots of voluks: agent, which this node opens
+through its key provider, and recovery, which only the offline recovery
+identity opens. Slots of others (a passphrase, systemd, clevis) are shown
+and never touched.`,
+		Subcommands: []*cli.Command{keyslotLsCommand(e)},
+	}
+}
+
+func keyslotLsCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "ls",
+		Usage:     "list the key slots of a volume",
+		ArgsUsage: "NAME",
+		Description: `Lists the key slots of a volume as of the last operation that read its
+header: whom they are for, which key wraps them, and how old they are.
+
+   voluks keyslot ls db`,
+		Action: func(c *cli.Context) error {
+			args, err := arguments(c, "NAME")
+			if err != nil {
+				return err
+			}
+			return e.keyslotLs(c.Context, args[0])
+		},
+	}
+}
+
+type slotsResult struct {
+	Name  string            `json:"name"`
+	UUID  string            `json:"uuid"`
+	Slots []volume.SlotInfo `json:"slots"`
+}
+
+func (e *env) keyslotLs(ctx context.Context, name string) error {
+	info, err := e.manager(e.quiet(), volume.Defaults{}).Inspect(ctx, name)
+	if err != nil {
+		return err
+	}
+	result := slotsResult{info.Name, info.UUID, append([]volume.SlotInfo{}, info.Slots...)}
+	return e.print(result, func(w io.Writer) {
+		now := time.Now()
+		var rows [][]string
+		for _, s := range info.Slots {
+			generation, old := "", ""
+			if s.Generation > 0 {
+				generation = fmt.Sprint(s.Generation)
+			}
+			if !s.Created.IsZero() {
+				old = age(now.Sub(s.Created))
+			}
+			rows = append(rows, []string{fmt.Sprint(s.Number), s.Role, generation, s.KEK, old})
+		}
+		table(w, []string{"SLOT", "ROLE", "GENERATION", "WRAPPED BY", "KEY AGE"}, rows)
+	})
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command voluks manages encrypted volumes: the agent behind Docker's volume driver, and the command line of the administrator.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() { os.Exit(run(os.Args, newEnv())) }
+
+// run is the whole program; the exit status is the return value.
+func run(args []string, e *env) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	err := runApp(ctx, args, e)
+	if ctx.Err() != nil && err != nil {
+		err = &interruptedError{err}
+	}
+	if err != nil {
+		e.report(err)
+	}
+	return exitCode(err)
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/voluks/voluks/internal/atomicfile"
+	"github.com/voluks/voluks/internal/config"
+	"github.com/voluks/voluks/internal/sys"
+	"github.com/voluks/voluks/internal/volume"
+	"github.com/voluks/voluks/keyslot"
+)
+
+// commandTime bounds what a person starts. mkfs on a slow disk takes minutes.
+const commandTime = 15 * time.Minute
+
+// loadConfig reads the configuration; *setupError if there is none.
+func (e *env) loadConfig() (config.Config, error) {
+	const largest = 1 << 20
+	data, err := atomicfile.Read(e.configFile(), largest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return config.Config{}, &setupError{fmt.Errorf("this node is not set up: there is no %s", e.configFile())}
+	}
+	if err != nil {
+		return config.Config{}, fmt.Errorf("read the configuration: %w", err)
+	}
+	return config.Parse(e.configFile(), data, e.paths())
+}
+
+// manager opens the volumes of this node. It needs no configuration: a node whose configuration is broken can still list and close its volumes, and
+// what needs keys reads the configuration then.
+func (e *env) manager(log *slog.Logger, d volume.Defaults) *volume.Manager {
+	return volume.New(volume.Options{
+		Paths:    e.paths(),
+		Defaults: d,
+		Storage:  volume.NewStorage(volume.StorageOptions{Log: log}),
+		Keyring: func(context.Context) (*keyslot.Keyring, error) {
+			cfg, err := e.loadConfig()
+			if err != nil {
+				return nil, err
+			}
+			return keyslot.OpenKeyring(cfg)
+		},
+		Log: log,
+	})
+}
+
+func defaults(cfg config.Config) volume.Defaults {
+	return volume.Defaults{Size: cfg.Volumes.DefaultSize, FS: cfg.Volumes.DefaultFS, Overcommit: cfg.Volumes.Overcommit}
+}
+
+// operator is what a command that changes volumes works with: this process does the work itself, and so must not leave a core dump of the keys.
+func (e *env) operator(ctx context.Context, d volume.Defaults) (context.Context, context.CancelFunc, *volume.Manager, error) {
+	if err := sys.Harden(); err != nil {
+		return nil, nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	return ctx, cancel, e.manager(e.quiet(), d), nil
+}
