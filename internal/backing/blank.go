@@ -3,6 +3,7 @@
 package backing
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -76,6 +77,7 @@ func blankRanges(size int64) [][2]int64 {
 
 func readZeros(ctx context.Context, d *sys.DirectFile, dev string, from, to int64) error {
 	buf := make([]byte, min(to-from, blankChunk))
+	zeros := make([]byte, len(buf))
 	for from < to {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -84,10 +86,9 @@ func readZeros(ctx context.Context, d *sys.DirectFile, dev string, from, to int6
 		if _, err := d.ReadAt(b, from); err != nil {
 			return err
 		}
-		for n, c := range b {
-			if c != 0 {
-				return &NotBlankError{Path: dev, What: "data", Offset: from + int64(n)}
-			}
+		if !bytes.Equal(b, zeros[:len(b)]) {
+			n := bytes.IndexFunc(b, func(c rune) bool { return c != 0 })
+			return &NotBlankError{Path: dev, What: "data", Offset: from + int64(n)}
 		}
 		from += int64(len(b))
 	}

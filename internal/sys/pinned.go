@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -70,27 +69,6 @@ func enterAndRead(path string, id uint64) ([]MountInfo, error) {
 	var err error
 	onOwnThread(func() { m, err = enterHere(path, id) })
 	return m, err
-}
-
-// onOwnThread runs fn on a thread that ends with it, whatever fn does to the thread's namespaces.
-func onOwnThread(fn func()) {
-	done := make(chan struct{})
-	var start func()
-	start = func() {
-		// Never unlocked after fn: the runtime ends the thread with the goroutine, and starts no other thread from it.
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// The first thread cannot end, and /proc/PID shows what it sees. While this goroutine sits on it, the next one gets another.
-			go start()
-			<-done
-			runtime.UnlockOSThread()
-			return
-		}
-		fn()
-		close(done)
-	}
-	go start()
-	<-done
 }
 
 func enterHere(path string, id uint64) ([]MountInfo, error) {

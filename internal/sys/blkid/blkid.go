@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/voluks/voluks/internal/sys"
@@ -54,7 +55,7 @@ func Probe(ctx context.Context, d *sys.DirectFile) (*Found, error) {
 	if _, err := readEdges(d); err != nil {
 		return nil, fmt.Errorf("probe %s: %w", name, err)
 	}
-	out, err := tool.Run(ctx, path, []string{"-p", "-o", "export", "/proc/self/fd/3"}, d.File())
+	out, err := tool.Run(ctx, tool.Command{Path: path, Args: []string{"-p", "-o", "export", "/proc/self/fd/3"}, Files: []*os.File{d.File()}})
 	var exit *tool.ExitError
 	if errors.As(err, &exit) && exit.Code == 2 {
 		if err := believe(d); err != nil {

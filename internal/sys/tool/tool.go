@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/voluks/voluks/internal/sys"
 )
 
 // MissingError means that a program is not installed.
@@ -65,23 +67,38 @@ func Find(name, pkg string) (string, error) {
 	return "", &MissingError{Tool: name, Package: pkg}
 }
 
-// Run runs the program at path and returns its standard output. It inherits extra as descriptors 3, 4, ...: locks among them stay held until it ends,
-// even if this process is killed before. A status other than 0 is an *ExitError, with the output. At the end of ctx (or 10 minutes) the program is killed; then
-// the error wraps the context's.
-func Run(ctx context.Context, path string, args []string, extra ...*os.File) ([]byte, error) {
-	name := filepath.Base(path)
+// Command is a program with all that it gets.
+type Command struct {
+	Path  string
+	Args  []string
+	Files []*os.File // inherited as descriptors 3, 4, ...: locks among them stay held until it ends, even if this process is killed before
+	Env   []string   // beyond PATH, LANG and LC_ALL
+	Hide  []string   // files that are empty for it; needs CAP_SYS_ADMIN
+}
+
+// Run runs the command, which has no input, and returns its standard output. A status other than 0 is an *ExitError, with the output. At the end of ctx,
+// or after 10 minutes, the program is killed; then the error wraps the context's.
+func Run(ctx context.Context, c Command) ([]byte, error) {
+	name := filepath.Base(c.Path)
 	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
 	defer cancel()
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, context.Cause(ctx))
 	}
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "LANG=C"}
-	cmd.ExtraFiles = extra
+	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
+	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "LANG=C"}, c.Env...)
+	cmd.ExtraFiles = c.Files
 	cmd.WaitDelay = time.Second // for the pipes, should it leave a child behind
 	var stdout, stderr tail
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	start := cmd.Start
+	if len(c.Hide) > 0 {
+		start = func() error { return sys.WithHidden(c.Hide, cmd.Start) }
+	}
+	err := start()
+	if err == nil {
+		err = cmd.Wait()
+	}
 	if err == nil {
 		return stdout.b, nil
 	}
