@@ -5,7 +5,9 @@ package luks
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +32,7 @@ const (
 	testUUID = "0f6bd0a6-1a5c-4a49-9d15-6f8a3c5b2e11"
 	agent    = 31
 	recovery = 30
+	dataSize = 4 << 20 // bytes behind the header
 )
 
 func randomKey(t testing.TB) *secret.Key {
@@ -59,7 +62,7 @@ func image(t testing.TB) string {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(path, 32<<20); err != nil {
+	if err := os.Truncate(path, header.DefaultDataOffset+dataSize); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -125,13 +128,19 @@ func mustCLI(t testing.TB, key *secret.Key, args ...string) string {
 	return out
 }
 
-func content(t testing.TB, path string) []byte {
+// content identifies what is in a file now.
+func content(t testing.TB, path string) [sha256.Size]byte {
 	t.Helper()
-	b, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		t.Fatal(err)
+	}
+	return [sha256.Size]byte(sum.Sum(nil))
 }
 
 // overwrite writes bytes into a file, as a disk or another program would.

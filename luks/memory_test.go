@@ -3,7 +3,6 @@
 package luks
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"os"
@@ -31,27 +30,41 @@ func patternOf(k *secret.Key) pattern {
 	return p
 }
 
-// found returns the memory in which the first half of the key is, or any other half.
+// found tells where in the writable memory of this process the first half of the key is.
 func (p pattern) found(t *testing.T) []string {
 	t.Helper()
 	half := p.masked[:len(p.masked)/2]
+	mem, err := os.Open("/proc/self/mem")
+	must(t, err)
+	defer mem.Close()
 	var hits []string
+	buf := make([]byte, 1<<20)
 	for _, r := range regions(t) {
 		if r.from <= p.home && p.home < r.to {
 			continue
 		}
-		for at := 0; ; at++ {
-			next := bytes.IndexByte(r.data[at:], half[0]^mask)
-			if next < 0 {
-				break
+		for at := r.from; at < r.to; at += uintptr(len(buf) - len(half)) {
+			n, _ := mem.ReadAt(buf[:min(uintptr(len(buf)), r.to-at)], int64(at))
+			for _, i := range find(buf[:n], half) {
+				hits = append(hits, fmt.Sprintf("%s at %#x", r.name, at+uintptr(i)))
 			}
-			if at += next; matches(r.data[at:], half) {
-				hits = append(hits, fmt.Sprintf("%s at %#x", r.name, r.from+uintptr(at)))
-			}
+			// The buffer is memory of this process too.
+			clear(buf)
 		}
-		clear(r.data)
 	}
 	return hits
+}
+
+func find(data, masked []byte) (at []int) {
+	for from := 0; ; from++ {
+		next := bytes.IndexByte(data[from:], masked[0]^mask)
+		if next < 0 {
+			return at
+		}
+		if from += next; matches(data[from:], masked) {
+			at = append(at, from)
+		}
+	}
 }
 
 func matches(data, masked []byte) bool {
@@ -69,47 +82,28 @@ func matches(data, masked []byte) bool {
 type region struct {
 	from, to uintptr
 	name     string
-	data     []byte
 }
 
-// regions copies the writable memory of this process.
-func regions(t *testing.T) func(func(int, region) bool) {
+// regions are the writable mappings of this process.
+func regions(t *testing.T) []region {
 	t.Helper()
-	maps, err := os.Open("/proc/self/maps")
-	must(t, err)
-	defer maps.Close()
-	mem, err := os.Open("/proc/self/mem")
+	b, err := os.ReadFile("/proc/self/maps")
 	must(t, err)
 	var list []region
-	for lines := bufio.NewScanner(maps); lines.Scan(); {
+	for line := range strings.Lines(string(b)) {
 		var r region
 		var perm string
-		if _, err := fmt.Sscanf(lines.Text(), "%x-%x %s", &r.from, &r.to, &perm); err != nil {
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &r.from, &r.to, &perm); err != nil {
 			t.Fatal(err)
 		}
-		if f := strings.Fields(lines.Text()); len(f) > 5 {
+		if f := strings.Fields(line); len(f) > 5 {
 			r.name = f[5]
 		}
-		if strings.HasPrefix(perm, "rw") && r.to-r.from < 1<<30 {
+		if strings.HasPrefix(perm, "rw") {
 			list = append(list, r)
 		}
 	}
-	buf := make([]byte, 0, 1<<20)
-	return func(yield func(int, region) bool) {
-		defer mem.Close()
-		for i, r := range list {
-			size := int(r.to - r.from)
-			if cap(buf) < size {
-				buf = make([]byte, 0, size)
-			}
-			// The buffer lies in one of the regions, and holds what was read before: it is cleared after each.
-			n, _ := mem.ReadAt(buf[:size], int64(r.from))
-			r.data = buf[:n]
-			if !yield(i, r) {
-				return
-			}
-		}
-	}
+	return list
 }
 
 // F41: after all operations of libcryptsetup neither slot keys nor the volume key are anywhere in the process but in their own locked memory: not on the
