@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/kek/local"
 	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/internal/sys"
 )
@@ -55,8 +56,8 @@ func (e *KeyFileError) Unwrap() error { return e.Err }
 // looked at is enough of a file to tell a key from the texts that people put there instead.
 const looked = 128
 
-// read returns the master key, which the caller wipes.
-func read(path string) (*secret.Key, error) {
+// Read returns the key in a key file, which the caller wipes. Errors are *KeyFileError.
+func Read(path string) (*secret.Key, error) {
 	fail := func(err error, format string, args ...any) (*secret.Key, error) {
 		return nil, &KeyFileError{Path: path, Err: err, Detail: fmt.Sprintf(format, args...)}
 	}
@@ -178,7 +179,7 @@ func Generate(path string) (kek.Ref, error) {
 		return kek.Ref{}, err
 	}
 	defer master.Wipe()
-	ref, err := refOf(master)
+	ref, err := local.Ref(name, master)
 	if err != nil {
 		return kek.Ref{}, err
 	}
