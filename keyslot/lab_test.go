@@ -12,6 +12,7 @@ import (
 	"github.com/voluks/voluks/internal/kek/kektest"
 	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/internal/volume/volumetest"
 	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/luks"
 	"github.com/voluks/voluks/luks/header"
@@ -32,11 +33,22 @@ type lab struct {
 	name string
 	// blank makes a disk and returns what starts a program on it.
 	blank func(t testing.TB) (start func() program)
+	// ways of cutting an operation short that are enumerated. For the real thing a write that fails
+	// is left out: it leaves what the death before it leaves, and it takes long.
+	ways []string
 }
+
+const (
+	diesAfter = "dies after"
+	failsAt   = "fails at"
+)
 
 // labs are the real thing, on image files, and the fake that stands for it elsewhere. Tests that are
 // about the contract of Container run over both.
-var labs = []lab{{"luks", realLab}}
+var labs = []lab{
+	{"fake", fakeLab, []string{diesAfter, failsAt}},
+	{"luks", realLab, []string{diesAfter}},
+}
 
 func everywhere(t *testing.T, test func(t *testing.T, l lab)) {
 	for _, l := range labs {
@@ -52,6 +64,21 @@ func image(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+func fakeLab(t testing.TB) func() program {
+	m := volumetest.NewMachine(t)
+	path := filepath.Join(t.TempDir(), "image")
+	if err := m.Process().Storage().Images.Create(t.Context(), path, 32<<20, "full"); err != nil {
+		t.Fatal(err)
+	}
+	return func() program {
+		p := m.Process()
+		return program{
+			c: p.Storage().Containers.At(path), steps: p.Steps,
+			dieAfter: p.KillAt, failAt: func(k int) { p.FailAt(k, errFailed) },
+		}
+	}
 }
 
 func realLab(t testing.TB) func() program {

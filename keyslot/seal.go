@@ -59,7 +59,7 @@ func unseal(w *secret.Key, sealed []byte, uuid, role string, generation uint64) 
 
 func sealer(w *secret.Key, uuid, role string, generation uint64) (cipher.AEAD, []byte, error) {
 	if w.Len() != kek.KeySize {
-		return nil, nil, fmt.Errorf("W has %d bytes: %w", w.Len(), secret.ErrLength)
+		return nil, nil, fmt.Errorf("key-encryption key of %d bytes: %w", w.Len(), secret.ErrLength)
 	}
 	ad, err := associated(uuid, role, generation)
 	if err != nil {

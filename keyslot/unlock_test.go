@@ -242,8 +242,12 @@ func TestUnlock(t *testing.T) {
 		if s := state(t, c); len(s.Slots) != 3 || s.Slots[2].Number != 29 || s.Slots[2].Generation != 2 {
 			t.Errorf("slots %+v", s.Slots)
 		}
+		calls := n.provider.Calls()
 		if got := n.opens(t, c); got != slot {
 			t.Errorf("opened slot %d", got)
+		}
+		if asked := n.provider.Calls() - calls; asked != 2 {
+			t.Errorf("the provider was asked %d times: the older token came first", asked)
 		}
 	})
 }

@@ -59,9 +59,9 @@ func TestSetVolumeCrashes(t *testing.T) {
 		start := l.blank(t)
 		n.formatted(t, start)
 		operation := func(p program) error { return keyslot.SetVolume(p.c, volumeToken()) }
-		for _, how := range []string{"fails at", "dies after"} {
+		for _, how := range []string{failsAt, diesAfter} {
 			cut(start, how, 1, operation)
-			if got := state(t, start().c).Volume != nil; got != (how == "dies after") {
+			if got := state(t, start().c).Volume != nil; got != (how == diesAfter) {
 				t.Errorf("%s: %v", how, got)
 			}
 			n.opens(t, start().c)
