@@ -40,8 +40,12 @@ func newReal(t testing.TB) *real {
 	}
 }
 
-func (r *real) manager() *volume.Manager {
+func (r *real) manager() *volume.Manager { return r.managerAt(nil) }
+
+// managerAt is a Manager that calls at for each named point between two writes.
+func (r *real) managerAt(at func(point string)) *volume.Manager {
 	return volume.New(volume.Options{
+		Crash: at,
 		Paths: r.paths, Defaults: volume.Defaults{Size: 32 << 20, FS: "ext4", Overcommit: true}, Log: r.log, SweepGap: time.Nanosecond,
 		Storage: volume.NewStorage(volume.StorageOptions{Log: r.log}),
 		Keyring: func(context.Context) (*keyslot.Keyring, error) { return r.keyring, nil },
@@ -69,13 +73,14 @@ func TestGuestLife(t *testing.T) {
 		t.Logf("%s: %v", what, time.Since(begin).Round(time.Millisecond))
 		begin = time.Now()
 	}
-	info, made, err := r.manager().Create(t.Context(), r.spec(t, "db"))
+	points := r.managerAt(func(point string) { t.Logf("%s at %v", point, time.Since(begin).Round(time.Millisecond)) })
+	info, made, err := points.Create(t.Context(), r.spec(t, "db"))
 	if err != nil || !made {
 		t.Fatal(err)
 	}
 	lap("create")
 	t.Logf("%+v", info)
-	path, err := r.manager().Mount(t.Context(), "db", docker("a"))
+	path, err := points.Mount(t.Context(), "db", docker("a"))
 	if err != nil {
 		t.Fatal(err)
 	}

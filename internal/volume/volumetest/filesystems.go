@@ -191,7 +191,7 @@ func (p filesystems) MakeBare(mnt string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := os.Mkdir(mnt, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(mnt, 0); err != nil && !errors.Is(err, fs.ErrExist) {
 		return false, err
 	}
 	p.m.bare[mnt] = true

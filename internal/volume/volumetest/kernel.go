@@ -5,7 +5,6 @@ package volumetest
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 
@@ -119,7 +118,7 @@ func (p kernel) BtrfsDevices(fsUUID string) ([]sys.Dev, error) {
 	}
 	defer unlock()
 	for _, m := range p.m.mounts {
-		if m.fs != nil && m.fs.uuid == fsUUID {
+		if m.fs != nil && m.fs.typ == "btrfs" && m.fs.uuid == fsUUID {
 			return []sys.Dev{{Major: m.major, Minor: m.minor, Name: fmt.Sprintf("dm-%d", m.minor)}}, nil
 		}
 	}
@@ -165,5 +164,3 @@ func (p kernel) BootID() (string, error) {
 	defer unlock()
 	return fmt.Sprintf("boot-%d", p.m.boots), nil
 }
-
-var _ = fs.ErrNotExist
