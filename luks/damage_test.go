@@ -110,7 +110,7 @@ func TestHeaderOfTornWrite(t *testing.T) {
 		f, err := sys.OpenDirect(c.Path(), false)
 		must(t, err)
 		pauses := 0
-		h, _, err := readHeader(f, func(time.Duration) {
+		h, err := readHeader(f, func(time.Duration) {
 			if pauses++; pauses == finishedAfter {
 				overwrite(t, c.Path(), firstCopy, whole)
 			} else {

@@ -64,7 +64,7 @@ func (c *Container) copyForWitness(op string, slot int) (*os.File, *header.Heade
 		return nil, nil, fmt.Errorf("%s: %w", op, err)
 	}
 	defer f.Close()
-	h, start, err := readHeader(f, time.Sleep)
+	h, err := readHeader(f, time.Sleep)
 	if err == nil {
 		err = h.Damage()
 	}
@@ -78,7 +78,7 @@ func (c *Container) copyForWitness(op string, slot int) (*os.File, *header.Heade
 		return nil, nil, err
 	}
 	image := make([]byte, h.Segments[0].Offset) // it wants the file to reach to the data
-	copy(image, start)
+	copy(image, h.Raw)                          // all of both copies: the strict check has passed their size
 	area := h.Keyslots[slot].Area
 	if _, err := f.ReadAt(image[area.Offset:area.Offset+area.Size], area.Offset); err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, fmt.Errorf("%s of %s: %w", op, c.path, err)

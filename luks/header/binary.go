@@ -6,9 +6,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"unicode/utf8"
 )
@@ -41,8 +39,8 @@ type binaryHeader struct {
 }
 
 // readBinary reads the copy at offset and checks it up to its checksum. It returns the bytes of the whole copy.
-func readBinary(r io.ReaderAt, offset, size int64, magic []byte) (binaryHeader, []byte, error) {
-	head, err := readFull(r, offset, binarySize, size)
+func readBinary(w *window, offset int64, magic []byte) (binaryHeader, []byte, error) {
+	head, err := w.bytes(offset, binarySize)
 	if err != nil {
 		return binaryHeader{}, nil, err
 	}
@@ -59,18 +57,18 @@ func readBinary(r io.ReaderAt, offset, size int64, magic []byte) (binaryHeader, 
 	if !slices.Contains(sizes, length) {
 		return binaryHeader{}, nil, fmt.Errorf("header size %d in the binary header: %w", uint64(length), ErrChecksum)
 	}
-	if offset > size-length {
-		return binaryHeader{}, nil, fmt.Errorf("cut off at byte %d: %w", size, ErrChecksum)
+	if offset > w.size-length {
+		return binaryHeader{}, nil, fmt.Errorf("cut off at byte %d: %w", w.size, ErrChecksum)
 	}
-	raw, err := readFull(r, offset, length, size)
+	raw, err := w.bytes(offset, length)
 	if err != nil {
 		return binaryHeader{}, nil, err
 	}
-	// The first 4096 bytes may have changed between the two reads: only the second one counts.
-	copy(head, raw)
 	if err := verify(raw); err != nil {
 		return binaryHeader{}, nil, err
 	}
+	// The first 4096 bytes may have been read twice and changed in between: what the checksum is of is what counts.
+	head = raw[:binarySize]
 	if !bytes.HasPrefix(head, magic) || binary.BigEndian.Uint16(head[offVersion:]) != 2 || int64(binary.BigEndian.Uint64(head[offSize:])) != length {
 		return binaryHeader{}, nil, fmt.Errorf("changed while it was read: %w", ErrChecksum)
 	}
@@ -111,20 +109,4 @@ func verify(raw []byte) error {
 		return ErrChecksum
 	}
 	return nil
-}
-
-// readFull reads n bytes at offset. Less than n bytes before the end count as missing magic, since a copy cannot be there.
-func readFull(r io.ReaderAt, offset, n, size int64) ([]byte, error) {
-	if offset > size-n {
-		return nil, fmt.Errorf("only %d bytes: %w", max(size, 0), ErrMagic)
-	}
-	buf := make([]byte, n)
-	got, err := r.ReadAt(buf, offset)
-	if int64(got) == n {
-		return buf, nil
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return nil, err
 }

@@ -36,6 +36,7 @@ type Header struct {
 
 	Copies [2]Copy // first and second
 	JSON   []byte  // the metadata of the chosen copy as it was on the disk, without padding
+	Raw    []byte  // the bytes from the start of the device that were read at once; with the size that voluks writes, both copies in full
 
 	other   *Header  // what the copy that was not chosen says, if it is sound
 	unknown []string // members that this package does not know, outside tokens and key slots

@@ -9,29 +9,26 @@ import (
 	"io"
 )
 
-// ScanSize is how many bytes from the start of a device a header with 64 KiB of metadata occupies, both copies together: one read of this size serves
-// everything that [Read] asks for in the common case.
-const ScanSize = 2 * 64 << 10
-
 // Sizes that one copy may have. When the first copy is unreadable, the second is looked for behind each of them, in this order, which is that of
 // libcryptsetup: both must take the same one.
 var sizes = []int64{16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20}
 
-// Read reads both copies of the LUKS2 header at the start of r, which has size bytes, and decodes the newer good one (the first if they are equal). It
-// reads whole multiples of 4096 bytes at multiples of 4096, so r may be a direct I/O reader.
+// Read reads both copies of the LUKS2 header at the start of r, which has size bytes, and decodes the newer good one (the first if they are equal). A header
+// of the size that voluks writes takes one read; all reads are at multiples of 4096, and of such lengths unless size is none.
 //
 // A header with one good copy is returned without an error, and [Header.Damage] tells of the bad one. With no good copy the header is nil and the error
 // one of ErrNotLUKS, ErrLUKS1, *DamagedError, or the read error if a copy could not be read at all.
 func Read(r io.ReaderAt, size int64) (*Header, error) {
-	copies := [2]candidate{readCopy(r, 0, size, primaryMagic)}
+	w := newWindow(r, size)
+	copies := [2]candidate{readCopy(w, 0, primaryMagic, nil)}
 	first := &copies[0]
 	if errors.Is(first.err, ErrLUKS1) {
 		return nil, ErrLUKS1
 	}
 	if first.bin.size != 0 {
-		copies[1] = readCopy(r, first.bin.size, size, secondaryMagic)
+		copies[1] = readCopy(w, first.bin.size, secondaryMagic, first.header)
 	} else {
-		copies[1] = findSecond(r, size)
+		copies[1] = findSecond(w)
 	}
 	second := &copies[1]
 	compare(first, second)
@@ -49,6 +46,7 @@ func Read(r io.ReaderAt, size int64) (*Header, error) {
 		h.other.Space = size
 	}
 	h.Copies = [2]Copy{first.report(), second.report()}
+	h.Raw = w.start[:min(int64(len(w.start)), 2*h.Size)]
 	return h, nil
 }
 
@@ -64,16 +62,23 @@ func (c *candidate) report() Copy {
 	return Copy{Offset: c.offset, Epoch: c.bin.epoch, Err: c.err}
 }
 
-func readCopy(r io.ReaderAt, offset, size int64, magic []byte) candidate {
+// readCopy reads the copy at offset. If other, an already decoded copy, has the same metadata, it is not decoded again.
+func readCopy(w *window, offset int64, magic []byte, other *Header) candidate {
 	c := candidate{offset: offset}
 	var raw []byte
-	if c.bin, raw, c.err = readBinary(r, offset, size, magic); c.err != nil {
+	if c.bin, raw, c.err = readBinary(w, offset, magic); c.err != nil {
 		return c
 	}
-	h, err := decode(raw[binarySize:])
-	if err != nil {
-		c.err = fmt.Errorf("metadata: %w", err)
-		return c
+	area := raw[binarySize:]
+	h := &Header{}
+	if other != nil && sameText(area, other.JSON) {
+		*h = *other
+	} else {
+		var err error
+		if h, err = decode(area); err != nil {
+			c.err = fmt.Errorf("metadata: %w", err)
+			return c
+		}
 	}
 	h.UUID, h.Label, h.Subsystem = c.bin.uuid, c.bin.label, c.bin.subsystem
 	h.Epoch, h.Size = c.bin.epoch, c.bin.size
@@ -85,12 +90,18 @@ func readCopy(r io.ReaderAt, offset, size int64, magic []byte) candidate {
 	return c
 }
 
+// sameText says whether an area holds that text and then zeros, as an area that was decoded does.
+func sameText(area, text []byte) bool {
+	rest, ok := bytes.CutPrefix(area, text)
+	return ok && len(rest) > 0 && len(bytes.TrimLeft(rest, "\x00")) == 0
+}
+
 // findSecond looks for the second copy without knowing its place. The first one with the magic bytes and a right checksum ends the search even if its
 // metadata is unusable, or an attacker could hide it from us and not from libcryptsetup.
-func findSecond(r io.ReaderAt, size int64) candidate {
+func findSecond(w *window) candidate {
 	none := candidate{offset: sizes[0], err: ErrMagic}
 	for _, offset := range sizes {
-		c := readCopy(r, offset, size, secondaryMagic)
+		c := readCopy(w, offset, secondaryMagic, nil)
 		switch {
 		case c.err == nil || deliberate(c.err):
 			return c
