@@ -77,8 +77,7 @@ func TestThroughput(t *testing.T) {
 	n := newNode(t)
 	n.call(t, "Create", `{"Name":"io","Opts":{"size":"160M"}}`)
 	uuid := n.uuid(t, "io")
-	image := n.image(t, "io")
-	// A second key for cryptsetup, through the volume key that it reads from the kernel's own table: none. It adds a slot by the agent's.
+	image := n.image("io")
 	n.addSlot(t, "io", image)
 
 	const span = 96 << 20
