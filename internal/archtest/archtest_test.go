@@ -56,6 +56,7 @@ var layer = map[string]int{
 	"keyslot":               4,
 	"internal/headerbackup": 4,
 	"internal/volume":       5,
+	"internal/doctor":       6,
 	"internal/worker":       6,
 	"internal/api":          7,
 	"dockerplugin":          7,
@@ -64,7 +65,7 @@ var layer = map[string]int{
 }
 
 // free packages serve tests or examples and take no part in the layers.
-var free = []string{"internal/archtest", "internal/bench", "internal/scenario", "internal/testenv", "internal/volume/volumetest", "internal/kek/kektest", "internal/kek/clevis/tangtest", "examples", "scripts"}
+var free = []string{"internal/archtest", "internal/bench", "internal/scenario", "internal/testenv", "internal/volume/volumetest", "internal/kek/kektest", "internal/kek/realtest", "examples", "scripts"}
 
 func TestImports(t *testing.T) {
 	root := "../.."
