@@ -16,8 +16,8 @@ import (
 
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/clevis"
-	"github.com/voluks/voluks/internal/kek/clevis/tangtest"
 	"github.com/voluks/voluks/internal/kek/kektest"
+	"github.com/voluks/voluks/internal/kek/realtest"
 	"github.com/voluks/voluks/internal/testenv"
 )
 
@@ -47,7 +47,7 @@ func stuck(t *testing.T) (url string) {
 
 // F28, F29, F39, F40
 func TestTang(t *testing.T) {
-	server, other := tangtest.New(t), tangtest.New(t)
+	server, other := realtest.NewTang(t), realtest.NewTang(t)
 	policy := server.Policy()
 	kektest.Run(t, kektest.Target{
 		New:     func(t *testing.T) kek.Provider { return open(t, "tang", policy) },
@@ -82,7 +82,7 @@ func unwraps(t *testing.T, p kek.Provider, ref kek.Ref, wrap []byte) error {
 
 // The server's keys are rotated under the volumes: old wraps open until the old keys are destroyed, and then it is said which key is gone.
 func TestTangRotation(t *testing.T) {
-	server := tangtest.New(t)
+	server := realtest.NewTang(t)
 	p := open(t, "tang", server.Policy())
 	before, old := generate(t, p)
 	server.Rotate()
@@ -113,10 +113,10 @@ func TestTangRotation(t *testing.T) {
 
 // Two of three servers suffice, whichever they are.
 func TestThreshold(t *testing.T) {
-	var servers []*tangtest.Server
+	var servers []*realtest.Tang
 	var policies []string
 	for range 3 {
-		servers = append(servers, tangtest.New(t))
+		servers = append(servers, realtest.NewTang(t))
 		policies = append(policies, servers[len(servers)-1].Policy())
 	}
 	p := open(t, "sss", fmt.Sprintf(`{"t":2,"pins":{"tang":[%s]}}`, strings.Join(policies, ",")))
@@ -146,7 +146,7 @@ func TestThreshold(t *testing.T) {
 }
 
 func TestSlow(t *testing.T) {
-	tangtest.Need(t)
+	realtest.NeedTang(t)
 	p := open(t, "tang", `{"url":"`+stuck(t)+`","thp":"x"}`)
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()

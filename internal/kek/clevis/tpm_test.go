@@ -6,70 +6,26 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/voluks/voluks/internal/kek"
-	"github.com/voluks/voluks/internal/kek/clevis/tangtest"
+	"github.com/voluks/voluks/internal/kek/realtest"
 	"github.com/voluks/voluks/internal/testenv"
 )
 
-// tpm starts a software TPM that the pin tpm2 uses until the test ends or stop is called. It has no resource manager, as a kernel's TPM has one, so
-// that one program at a time can use it; hence no conformance suite, which asks from several sides at once.
+// tpm has the pin tpm2 use a software TPM. That one has no resource manager, as a kernel's TPM has one, so that one program at a time can use it;
+// hence no conformance suite, which asks from several sides at once.
 func tpm(t *testing.T) (stop func()) {
 	t.Helper()
-	for _, program := range []string{"swtpm", "tpm2_pcrextend", "clevis-encrypt-tpm2"} {
-		if _, err := exec.LookPath(program); err != nil {
-			testenv.Missing(t, tangtest.Feature, "packages swtpm, tpm2-tools and clevis-tpm2: "+err.Error())
-		}
+	device, stop := realtest.NewTPM(t)
+	if _, err := exec.LookPath("clevis-encrypt-tpm2"); err != nil {
+		testenv.Missing(t, realtest.Feature, "package clevis-tpm2: "+err.Error())
 	}
-	port := freePorts(t)
-	state := t.TempDir()
-	var said bytes.Buffer
-	cmd := exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+state, "--flags", "not-need-init,startup-clear",
-		"--server", fmt.Sprintf("type=tcp,port=%d", port), "--ctrl", fmt.Sprintf("type=tcp,port=%d", port+1))
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stop = func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
-	t.Cleanup(stop)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		control, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port+1)) // the other port takes one client, once
-		if err == nil {
-			control.Close()
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("swtpm does not listen: %s", said.String())
-		}
-	}
-	t.Setenv("TPM2TOOLS_TCTI", fmt.Sprintf("swtpm:host=127.0.0.1,port=%d", port))
+	t.Setenv("TPM2TOOLS_TCTI", device)
 	return stop
-}
-
-// freePorts finds two neighbouring ports: where the control port is, is a rule of the TPM's clients.
-func freePorts(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		first, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := first.Addr().(*net.TCPAddr).Port
-		second, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1))
-		first.Close()
-		if err == nil {
-			second.Close()
-			return port
-		}
-	}
-	t.Fatal("no two neighbouring ports are free")
-	return 0
 }
 
 // F28, F29, F40
@@ -138,7 +94,7 @@ func TestAnotherTPM(t *testing.T) {
 
 // The TPM of this node and a tang server: both are needed, as where the disk and the node are stolen together.
 func TestMix(t *testing.T) {
-	server := tangtest.New(t)
+	server := realtest.NewTang(t)
 	tpm(t)
 	p := open(t, "sss", fmt.Sprintf(`{"t":2,"pins":{"tpm2":{},"tang":%s}}`, server.Policy()))
 	wrap, ref := generate(t, p)

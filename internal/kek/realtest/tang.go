@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package tangtest runs real tang servers for tests: the tangd of the Debian package tang, one process per connection, as its socket unit does.
-package tangtest
+// Package realtest runs the real counterparts of key providers for tests: tang servers and software TPMs, from Debian's packages. They need neither
+// root nor a kernel's driver.
+package realtest
 
 import (
 	"fmt"
@@ -17,8 +18,17 @@ import (
 	"github.com/voluks/voluks/internal/testenv"
 )
 
-// Feature is what VOLUKS_REQUIRE calls the packages clevis and tang.
+// Feature is what VOLUKS_REQUIRE calls the packages that are needed here.
 const Feature = "clevis"
+
+// onDemand ends the test as skipped where nobody demands the real counterparts: they take too long for the fast loop. scripts/test-providers demands
+// them.
+func onDemand(t testing.TB) {
+	t.Helper()
+	if !testenv.Required(Feature) {
+		t.Skip("takes long; scripts/test-providers runs it")
+	}
+}
 
 const (
 	tangd  = "/usr/libexec/tangd"
@@ -26,8 +36,8 @@ const (
 	rotate = "/usr/libexec/tangd-rotate-keys"
 )
 
-// Server is a tang server with a key directory of its own.
-type Server struct {
+// Tang is a tang server with a key directory of its own: tangd, one process per connection, as its socket unit does.
+type Tang struct {
 	t       *testing.T
 	dir     string
 	address string
@@ -35,9 +45,10 @@ type Server struct {
 	stop    func()
 }
 
-// Need ends the test unless clevis and tang are installed: as skipped, or as failed where they are required.
-func Need(t testing.TB) {
+// NeedTang ends the test unless clevis and tang are installed: as failed, since it runs only where they are required, and elsewhere as skipped.
+func NeedTang(t testing.TB) {
 	t.Helper()
+	onDemand(t)
 	for _, program := range []string{tangd, keygen, "clevis-encrypt-tang", "clevis-decrypt-sss", "jose"} {
 		if _, err := exec.LookPath(program); err != nil {
 			testenv.Missing(t, Feature, "packages clevis and tang: "+err.Error())
@@ -45,11 +56,11 @@ func Need(t testing.TB) {
 	}
 }
 
-// New starts a server with new keys.
-func New(t *testing.T) *Server {
+// NewTang starts a server with new keys.
+func NewTang(t *testing.T) *Tang {
 	t.Helper()
-	Need(t)
-	s := &Server{t: t, dir: t.TempDir()}
+	NeedTang(t)
+	s := &Tang{t: t, dir: t.TempDir()}
 	s.run(keygen, s.dir, "sig", "exc")
 	s.Start()
 	t.Cleanup(s.Stop)
@@ -57,10 +68,10 @@ func New(t *testing.T) *Server {
 }
 
 // URL is its address, which stays the same over Stop and Start.
-func (s *Server) URL() string { return "http://" + s.address }
+func (s *Tang) URL() string { return "http://" + s.address }
 
 // Thumbprint is that of the signing key that it advertises now; hidden files are keys that it does not.
-func (s *Server) Thumbprint() string {
+func (s *Tang) Thumbprint() string {
 	s.t.Helper()
 	keys, err := filepath.Glob(s.dir + "/[^.]*.jwk")
 	if err != nil {
@@ -76,21 +87,21 @@ func (s *Server) Thumbprint() string {
 }
 
 // Policy is the configuration for the pin tang.
-func (s *Server) Policy() string { return fmt.Sprintf(`{"url":%q,"thp":%q}`, s.URL(), s.Thumbprint()) }
+func (s *Tang) Policy() string { return fmt.Sprintf(`{"url":%q,"thp":%q}`, s.URL(), s.Thumbprint()) }
 
 // Rotate makes new keys; the old ones still decrypt. Who encrypts needs the new thumbprint.
-func (s *Server) Rotate() {
+func (s *Tang) Rotate() {
 	s.t.Helper()
 	s.run(rotate, "-d", s.dir)
 }
 
 // DropOld destroys the keys that were rotated away.
-func (s *Server) DropOld() {
+func (s *Tang) DropOld() {
 	s.t.Helper()
 	s.run("sh", "-c", `rm "$1"/.*.jwk`, "sh", s.dir)
 }
 
-func (s *Server) run(program string, args ...string) string {
+func (s *Tang) run(program string, args ...string) string {
 	s.t.Helper()
 	out, err := exec.Command(program, args...).CombinedOutput()
 	if err != nil {
@@ -100,7 +111,7 @@ func (s *Server) run(program string, args ...string) string {
 }
 
 // Start listens, again if it was stopped.
-func (s *Server) Start() {
+func (s *Tang) Start() {
 	s.t.Helper()
 	address := s.address
 	if address == "" {
@@ -133,7 +144,7 @@ func (s *Server) Start() {
 }
 
 // Stop ends it; connections are refused then.
-func (s *Server) Stop() {
+func (s *Tang) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stop != nil {
@@ -142,7 +153,7 @@ func (s *Server) Stop() {
 	}
 }
 
-func (s *Server) serve(connection net.Conn) {
+func (s *Tang) serve(connection net.Conn) {
 	defer connection.Close()
 	file, err := connection.(*net.TCPConn).File()
 	if err != nil {
