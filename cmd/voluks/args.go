@@ -16,9 +16,6 @@ import (
 // that command.
 func normalize(app *cli.App, args []string) ([]string, error) {
 	n := normalizer{app: app, path: []string{app.Name}, commands: app.Commands, seen: map[string]bool{}}
-	if len(args) > 0 && args[0] == "help" {
-		args = append(args[1:len(args):len(args)], "--help")
-	}
 	for len(args) > 0 && !n.help {
 		var err error
 		if args, err = n.next(args); err != nil {
@@ -60,6 +57,8 @@ func (n *normalizer) next(args []string) ([]string, error) {
 	case word == "-h" || word == "--help" || word == "-help":
 		n.help = true
 		return nil, nil
+	case word == "help" && !leaf:
+		return append(slices.Clone(rest), "--help"), nil
 	case len(word) > 1 && word[0] == '-':
 		return n.flag(word, rest)
 	case leaf:

@@ -26,6 +26,7 @@ func TestNormalize(t *testing.T) {
 		{"volume inspect ''", "volume inspect -- "},
 		{"help volume rm", "volume rm --help"},
 		{"help", "--help"},
+		{"--format json volume help rm", "--format json volume rm --help"},
 		{"volume rm x --help --nonsense", "volume rm --help"},
 		{"volume -h", "volume --help"},
 		{"init --recovery-recipient a --recovery-recipient b", "init --recovery-recipient a --recovery-recipient b"},

@@ -29,6 +29,7 @@ const (
 	exitUnsupported = 10
 	exitTimeout     = 11
 	exitConfig      = 12
+	exitUnwell      = 13
 	exitInterrupted = 130
 )
 
@@ -50,6 +51,7 @@ var exitTable = []struct {
 	{exitUnsupported, "this machine lacks something: device-mapper, or a program"},
 	{exitTimeout, "took too long and was undone, or is stuck in the kernel"},
 	{exitConfig, "not set up, or the configuration or the master key is wrong"},
+	{exitUnwell, "doctor found something that has to be mended"},
 	{exitInterrupted, "interrupted"},
 }
 
@@ -59,6 +61,7 @@ var exitsOf = map[string][]int{
 	"voluks serve":          {exitInUse, exitConfig},
 	"voluks worker":         {},
 	"voluks version":        {},
+	"voluks doctor":         {exitUnwell},
 	"voluks volume create":  {exitExists, exitInUse, exitLocked, exitDamaged, exitNoSpace, exitUnsupported, exitTimeout, exitConfig, exitInterrupted},
 	"voluks volume ls":      {},
 	"voluks volume inspect": {exitNotFound},

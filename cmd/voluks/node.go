@@ -43,7 +43,7 @@ func (e *env) manager(log *slog.Logger, d volume.Defaults) *volume.Manager {
 		Keyring: func(context.Context) (*keyslot.Keyring, error) {
 			cfg, err := e.loadConfig()
 			if err != nil {
-				return nil, err
+				return nil, &volume.Error{Code: volume.CodeConfig, Err: err}
 			}
 			return keyslot.OpenKeyring(cfg)
 		},

@@ -131,7 +131,7 @@ func slotText(s volume.SlotInfo, now time.Time) string {
 }
 
 func holderText(h volume.Holder, now time.Time) string {
-	text := fmt.Sprintf("%s %s", h.Kind, h.ID)
+	text := fmt.Sprintf("%s %q", h.Kind, h.ID)
 	if h.PID > 0 {
 		text += fmt.Sprintf(", by %s (pid %d)", h.Comm, h.PID)
 	}

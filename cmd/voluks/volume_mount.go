@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -51,15 +52,27 @@ func (e *env) volumeMount(ctx context.Context, name, holder string) error {
 		return err
 	}
 	defer cancel()
-	h := volume.Holder{ID: holder, Kind: volume.HolderCLI, PID: os.Getppid(), Comm: "voluks"}
-	if h.Start, err = sys.ProcessStart(h.PID); err != nil {
-		h.PID = 0 // who called is gone already
-	}
-	path, err := m.Mount(ctx, name, h)
+	path, err := m.Mount(ctx, name, caller(holder))
 	if err != nil {
 		return err
 	}
 	return e.print(map[string]string{"name": name, "path": path, "holder": holder}, func(w io.Writer) { fmt.Fprintln(w, path) })
+}
+
+// caller is the holder, with the process that called this one, for a person who wonders later.
+func caller(id string) volume.Holder {
+	h := volume.Holder{ID: id, Kind: volume.HolderCLI}
+	pid := os.Getppid()
+	start, err := sys.ProcessStart(pid)
+	if err != nil {
+		return h // it is gone already
+	}
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return h
+	}
+	h.PID, h.Start, h.Comm = pid, start, strings.TrimSpace(string(comm))
+	return h
 }
 
 func volumeUmountCommand(e *env) *cli.Command {
@@ -128,7 +141,7 @@ func (e *env) volumeUmount(ctx context.Context, name, holder string, force bool)
 			fmt.Fprintf(w, "unmounted %s\n", name)
 			return
 		}
-		fmt.Fprintf(w, "released %s; it stays mounted for %d others:\n", name, len(info.Holders))
+		fmt.Fprintf(w, "released %s; it stays mounted for:\n", name)
 		for _, h := range info.Holders {
 			fmt.Fprintf(w, "  %s\n", h)
 		}

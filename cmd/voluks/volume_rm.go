@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -20,10 +21,9 @@ func volumeRmCommand(e *env) *cli.Command {
 		Name:      "rm",
 		Usage:     "remove volumes that nobody uses",
 		ArgsUsage: "NAME...",
-		Description: `Removes volumes. The name is free at once; ciphertext and key slots stay
-under /var/lib/voluks/removed for as long as the configuration says
-([remove] keep, 24h unless changed). A volume that anything uses is not
-removed, with --force neither.
+		Description: `Removes volumes. The name is free at once; the encrypted data is kept under
+/var/lib/voluks/removed/UUID, where it can be brought back from. A volume
+that anything uses is not removed, with --force neither.
 
 It asks first. Where it cannot ask, --force is needed.
 
@@ -40,6 +40,12 @@ It asks first. Where it cannot ask, --force is needed.
 	}
 }
 
+type removedVolume struct {
+	Name string `json:"name"`
+	UUID string `json:"uuid"`
+	Kept string `json:"kept"` // the directory where its data is kept
+}
+
 func (e *env) volumeRm(ctx context.Context, names []string, force bool) error {
 	ctx, cancel, m, err := e.operator(ctx, volume.Defaults{})
 	if err != nil {
@@ -47,11 +53,13 @@ func (e *env) volumeRm(ctx context.Context, names []string, force bool) error {
 	}
 	defer cancel()
 	var lines []string
+	uuids := map[string]string{}
 	for _, name := range names {
 		info, err := m.Inspect(ctx, name)
 		if err != nil {
 			return err
 		}
+		uuids[name] = info.UUID
 		lines = append(lines, fmt.Sprintf("%s (%s, %s, made %s)", name, config.FormatSize(info.Size), info.FS, info.Created.Local().Format("2006-01-02 15:04")))
 	}
 	retry := "voluks volume rm --force " + strings.Join(names, " ")
@@ -59,17 +67,17 @@ func (e *env) volumeRm(ctx context.Context, names []string, force bool) error {
 		return err
 	}
 	var errs []error
-	removed := []string{}
+	removed := []removedVolume{}
 	for _, name := range names {
 		if err := m.Remove(ctx, name); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		removed = append(removed, name)
+		removed = append(removed, removedVolume{name, uuids[name], filepath.Join(e.paths().RemovedDir(), uuids[name])})
 	}
-	err = e.print(map[string][]string{"removed": removed}, func(w io.Writer) {
-		for _, name := range removed {
-			fmt.Fprintf(w, "removed %s\n", name)
+	err = e.print(map[string][]removedVolume{"removed": removed}, func(w io.Writer) {
+		for _, r := range removed {
+			fmt.Fprintf(w, "removed %s; its encrypted data is kept in %s\n", r.Name, r.Kept)
 		}
 	})
 	if len(errs) == 1 && err == nil {
