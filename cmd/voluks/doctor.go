@@ -22,10 +22,12 @@ func doctorCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:  "doctor",
 		Usage: "look this node over: what is wrong, why it matters, how to mend it",
-		Description: `Looks at the kernel, udev, libcryptsetup, the agent, Docker, the configuration, permissions, keys, swap and the clock, and changes
-nothing. What is wrong is explained. Run it as root, or some things cannot be found out.
+		Description: `Looks at the kernel, udev, libcryptsetup, the agent, Docker, the configuration, permissions,
+keys, swap and the clock, and changes nothing. Everything that is not fine is explained. Run it
+as root, or some things cannot be found out.
 
-The exit status is 13 if something keeps volumes from working or endangers data, with --strict also if there is a warning.
+The exit status is 13 if something keeps volumes from working or endangers data; with --strict
+a warning is enough.
 
    voluks doctor
    voluks --format json doctor | jq -r '.findings[] | select(.level == "error").mend'`,
@@ -53,8 +55,12 @@ func (e *unwellError) Error() string {
 }
 
 func (e *env) doctor(ctx context.Context, quiet, strict bool) error {
+	version, err := luks.Version()
+	if err != nil {
+		return err
+	}
 	n := &doctor.Node{
-		System: "/", Paths: e.paths(), ConfigFile: e.configFile(), Libcryptsetup: luks.Version(),
+		System: "/", Paths: e.paths(), ConfigFile: e.configFile(), Libcryptsetup: version,
 		Keys: func(cfg config.Config) error { return providers.Check(providers.Open(cfg)) },
 		Plaintext: func() ([]string, error) {
 			infos, err := e.manager(e.quiet(), volume.Defaults{}).List(ctx)

@@ -151,6 +151,7 @@ func exitCode(err error) int {
 	var cfg *config.Error
 	var exists *existsError
 	var key *file.KeyFileError
+	var unwell *unwellError
 	switch {
 	case err == nil:
 		return exitOK
@@ -164,6 +165,8 @@ func exitCode(err error) int {
 		return exitInUse
 	case errors.As(err, &exists), errors.Is(err, file.ErrExists):
 		return exitExists
+	case errors.As(err, &unwell):
+		return exitUnwell
 	}
 	if code, ok := byCode[volume.CodeOf(err)]; ok {
 		return code
@@ -181,6 +184,8 @@ func errorCode(err error) string {
 		return "refused"
 	case exitInterrupted:
 		return "interrupted"
+	case exitUnwell:
+		return "unwell"
 	}
 	var agent *agentError
 	if errors.As(err, &agent) {
