@@ -287,5 +287,5 @@ var cuts = map[string]func(*memory){
 	"nothing":    func(*memory) {},
 	"everything": func(m *memory) { m.off = false; _ = m.Sync() },
 	"the last":   func(m *memory) { w := m.pending[len(m.pending)-1]; copy(m.head[w.at:], w.b) },
-	"half":       func(m *memory) { w := m.pending[len(m.pending)-1]; copy(m.head[w.at:], w.b[:len(w.b)/2]) },
+	"its start":  func(m *memory) { w := m.pending[len(m.pending)-1]; copy(m.head[w.at:], w.b[:512]) },
 }

@@ -20,7 +20,13 @@ import (
 func TestTakeAndOpen(t *testing.T) {
 	n, v := newNode(t), newVolume(t, testUUID)
 	before := v.bytes(t)
+	leftover := filepath.Join(n.o.Dir, testUUID, "."+Name{Digest: "0123456789abcdef"}.String()+"1")
+	must(t, os.MkdirAll(filepath.Dir(leftover), 0o700))
+	must(t, os.WriteFile(leftover, []byte("half a backup"), 0o600))
 	b := take(t, n, v)
+	if _, err := os.Stat(leftover); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what a crash left is still there: %v", err)
+	}
 	if !bytes.Equal(before, v.bytes(t)) {
 		t.Error("taking a backup changed the volume")
 	}
