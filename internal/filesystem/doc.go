@@ -33,7 +33,7 @@ type Spec struct {
 	Label string   // at most 16 bytes for ext4, 12 for xfs, 255 for btrfs; may be empty
 	Mkfs  []string // from ParseMkfs
 	Mount []string // from ParseMount
-	// Discard passes on which blocks are unused, at mkfs and while mounted. Without it neither does, whatever the defaults are.
+	// Discard passes on which blocks are unused, at mkfs (but btrfs) and while mounted. Without it neither does, whatever the defaults are.
 	Discard bool
 	// Overwrite lets Make destroy what is recognised on the device. It belongs where the device was encrypted with a new key in the same
 	// transaction, so that what is seen there is random.

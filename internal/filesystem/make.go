@@ -53,10 +53,10 @@ func makeFS(ctx context.Context, dev string, s Spec, extra []*os.File) error {
 		return err
 	}
 	// mkfs.btrfs -U wants to be sure that no other device has that UUID, reads every block device of the machine for it, and never ends if one of them
-	// is suspended. It finds them in this file and in blkid's cache.
+	// is suspended. It finds them in these two places and in blkid's cache.
 	c := tool.Command{Path: path, Args: append(args, dev), Files: extra}
 	if s.Type == Btrfs {
-		c.Hide = []string{"/proc/partitions"}
+		c.Hide = []string{"/proc/partitions", "/sys/block"}
 		c.Env = []string{"BLKID_FILE=/dev/null"}
 	}
 	if _, err := tool.Run(ctx, c); err != nil {
@@ -107,10 +107,8 @@ func mkfsArgs(s Spec) ([]string, error) {
 			args = append(args, "-K")
 		}
 	case Btrfs:
-		args = append(args, "-U", s.UUID)
-		if !s.Discard {
-			args = append(args, "-K")
-		}
+		// With what is hidden from it, it could not find out whether the device takes discards.
+		args = append(args, "-U", s.UUID, "-K")
 	}
 	return args, nil
 }

@@ -29,7 +29,7 @@ const defaultFlags = sys.MountNoSUID | sys.MountNoDev
 // the barriers that make it worth something, other views of the file system (subvol, sb), and what Mount sets itself.
 var mountTables = map[Type]map[string]value{
 	Ext4: {
-		"acl": flag, "noacl": flag, "user_xattr": flag, "nouser_xattr": flag, "delalloc": flag, "nodelalloc": flag, "auto_da_alloc": optional(bit),
+		"acl": flag, "user_xattr": flag, "delalloc": flag, "nodelalloc": flag, "auto_da_alloc": optional(bit),
 		"noauto_da_alloc": flag, "barrier": optional(words("1")), "block_validity": flag, "noblock_validity": flag, "commit": number(1, 300),
 		"data": words("ordered", "journal"), "dioread_lock": flag, "dioread_nolock": flag, "grpquota": flag, "usrquota": flag, "prjquota": flag,
 		"quota": flag, "noquota": flag, "i_version": flag, "init_itable": optional(number(0, 1000)), "noinit_itable": flag,

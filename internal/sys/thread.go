@@ -3,7 +3,9 @@
 package sys
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -32,8 +34,8 @@ func onOwnThread(fn func()) {
 	<-done
 }
 
-// WithHidden runs start, which starts a child, on a thread with a mount namespace of its own in which the files at hide are empty; the child keeps that
-// namespace. It is for programs that look at every block device of the machine, and would wait for ever for one that is suspended. Needs
+// WithHidden runs start, which starts a child, on a thread with a mount namespace of its own in which the files and directories at hide are empty; the
+// child keeps that namespace. It is for programs that look at every block device of the machine, and would wait for ever for one that is suspended. Needs
 // CAP_SYS_ADMIN.
 //
 // The namespace must not keep other volumes busy, so it leaves all mounts of devices out but those that the system itself lies on.
@@ -66,11 +68,25 @@ func hideHere(hide []string) error {
 		}
 	}
 	for _, path := range hide {
-		if err := unix.Mount("/dev/null", path, "", unix.MS_BIND, ""); err != nil {
+		if err := cover(path); err != nil {
 			return fmt.Errorf("hide %s: %w", path, err)
 		}
 	}
 	return nil
+}
+
+// cover mounts something empty over path, if that exists.
+func cover(path string) error {
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case st.IsDir():
+		return unix.Mount("none", path, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=4k")
+	}
+	return unix.Mount("/dev/null", path, "", unix.MS_BIND, "")
 }
 
 // systemDirs are where programs, their libraries and their settings may have a file system of their own.

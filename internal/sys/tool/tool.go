@@ -73,7 +73,7 @@ type Command struct {
 	Args  []string
 	Files []*os.File // inherited as descriptors 3, 4, ...: locks among them stay held until it ends, even if this process is killed before
 	Env   []string   // beyond PATH, LANG and LC_ALL
-	Hide  []string   // files that are empty for it; needs CAP_SYS_ADMIN
+	Hide  []string   // files and directories that are empty for it; needs CAP_SYS_ADMIN
 }
 
 // Run runs the command, which has no input, and returns its standard output. A status other than 0 is an *ExitError, with the output. At the end of ctx,
