@@ -63,8 +63,8 @@ func (r *recorder) mark(t *testing.T, note string) {
 }
 
 // replay calls power with the content of the disk after each durable write, as it would be found after
-// a power cut there, and the last note before it. Where nothing was written in between it calls once.
-func (r *recorder) replay(t *testing.T, power func(disk []byte, note string)) (cuts int) {
+// a power cut there, the last note before it, and what that write has changed.
+func (r *recorder) replay(t *testing.T, power func(disk []byte, note string, from, to int64)) (cuts int) {
 	t.Helper()
 	r.dmsetup(t, "remove", "--noudevsync", r.name)
 	log, err := sys.OpenDirect(r.log, false)
@@ -112,7 +112,7 @@ func (r *recorder) replay(t *testing.T, power func(disk []byte, note string)) (c
 			pos += count * unit
 		}
 		cuts++
-		power(disk, note)
+		power(disk, note, sector*unit, (sector+count)*unit)
 	}
 	return cuts
 }
@@ -138,16 +138,24 @@ func TestPowerCuts(t *testing.T) {
 	do("volume", keyslot.SetVolume(c, volumeToken()))
 
 	path := filepath.Join(t.TempDir(), "disk")
-	damaged, blank, before := 0, 0, ""
-	cuts := r.replay(t, func(disk []byte, note string) {
+	damaged, blank, before, fresh := 0, 0, "", false
+	cuts := r.replay(t, func(disk []byte, note string, from, to int64) {
 		before = note
 		if note == "" && !bytes.Contains(disk[:8], []byte("LUKS")) && !bytes.Contains(disk[header.DefaultMetadataSize:][:8], []byte("SKUL")) {
 			if blank++; blank > 1 {
+				fresh = false
 				return // wiping goes on
 			}
 		}
-		write(t, path, disk)
-		err := n.afterPowerCut(t, path, note)
+		if fresh {
+			// Reading may have repaired the header; the rest is as it was.
+			write(t, path, disk[:2*header.DefaultMetadataSize], 0)
+			write(t, path, disk[from:to], from)
+		} else {
+			write(t, path, disk, 0)
+		}
+		writes, err := n.afterPowerCut(t, path, note)
+		fresh = writes == 0
 		switch {
 		case errors.Is(err, header.ErrDamaged) && note == "":
 			damaged++ // no token was ever there: the creation of the volume starts anew
@@ -162,8 +170,13 @@ func TestPowerCuts(t *testing.T) {
 }
 
 // afterPowerCut checks what is promised at that point, and finishes the creation.
-func (n *node) afterPowerCut(t *testing.T, path, note string) error {
+func (n *node) afterPowerCut(t *testing.T, path, note string) (writes int, err error) {
 	s := &stepper{Container: luks.At(path)}
+	err = n.afterCut(t, s, note)
+	return s.n, err
+}
+
+func (n *node) afterCut(t *testing.T, s *stepper, note string) error {
 	h, err := s.Header()
 	if err != nil && !(note == "" && errors.Is(err, header.ErrNotLUKS)) {
 		return err
@@ -211,23 +224,27 @@ func (n *node) afterPowerCut(t *testing.T, path, note string) error {
 	return err
 }
 
-// write replaces a file by the content of a disk, with holes where it is zero.
-func write(t *testing.T, path string, disk []byte) {
+// write writes part of a disk to a file, with holes where it is zero and nothing was.
+func write(t *testing.T, path string, part []byte, at int64) {
 	t.Helper()
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	zeros := make([]byte, 64<<10)
-	for off := 0; off < len(disk); off += len(zeros) {
-		if part := disk[off:][:len(zeros)]; !bytes.Equal(part, zeros) {
-			if _, err := f.WriteAt(part, int64(off)); err != nil {
-				t.Fatal(err)
-			}
+	if len(part) == powerCutSize {
+		if err := errors.Join(f.Truncate(0), f.Truncate(powerCutSize)); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if err := f.Truncate(int64(len(disk))); err != nil {
-		t.Fatal(err)
+	zeros := make([]byte, 64<<10)
+	for off := 0; off < len(part); off += len(zeros) {
+		piece := part[off:min(off+len(zeros), len(part))]
+		if len(part) == powerCutSize && bytes.Equal(piece, zeros) {
+			continue
+		}
+		if _, err := f.WriteAt(piece, at+int64(off)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -341,8 +341,7 @@ func TestOpenKeyring(t *testing.T) {
 	}
 }
 
-// The recovery slot without voluks: the token's "age" member, age, and cryptsetup, as
-// docs/recovery.md says it.
+// The recovery slot without voluks: the token's "age" member, age, and cryptsetup.
 func TestRecoverWithAgeAndCryptsetup(t *testing.T) {
 	age, cryptsetup := tool(t, "age"), tool(t, "cryptsetup")
 	n := newNode(t)
