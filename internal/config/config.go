@@ -32,20 +32,6 @@ type Config struct {
 	Rotation Rotation
 }
 
-// KEK selects a key provider. Only the settings of the selected one are set.
-type KEK struct {
-	// Provider is the name of the provider: "file".
-	Provider string
-	// File are the settings of the file provider, else nil.
-	File *File
-}
-
-// File are the settings of the file provider.
-type File struct {
-	// Path is the absolute path of the master key.
-	Path string
-}
-
 // Recovery says to whom the recovery slot of each volume is sealed.
 type Recovery struct {
 	// None is the deliberate choice to have no recovery slot.

@@ -172,7 +172,7 @@ func TestErrors(t *testing.T) {
 		"key of a value":       {"kek.provider.x = 1", "config.toml:1: kek.provider: is a string in quotes, not a table"},
 		"syntax":               {"[kek]\nprovider =\n", "config.toml:2: "},
 		"twice":                {"[docker]\nsocket='/a'\nsocket='/b'", "config.toml:3: "},
-		"unknown provider":     {"[kek]\nprovider = 'vualt'", `config.toml:2: kek.provider: unknown key provider "vualt"; known: file`},
+		"unknown provider":     {"[kek]\nprovider = 'vualt'", `config.toml:2: kek.provider: unknown key provider "vualt"; did you mean vault?`},
 		"misspelt provider":    {"[kek]\nprovider = 'flie'", `config.toml:2: kek.provider: unknown key provider "flie"; did you mean file?`},
 		"previous unnamed":     {"\n[[previous]]\nfile.path='/a'", `config.toml:2: previous[0].provider: is missing; known: file`},
 		"previous w/o path":    {"[[previous]]\nprovider='file'", "config.toml:1: previous[0].file.path: is missing; it is the absolute path of a file"},

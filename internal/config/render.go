@@ -5,6 +5,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/voluks/voluks/internal/atomicfile"
@@ -51,6 +52,10 @@ func (c Config) Render() []byte {
 	for _, previous := range c.Previous {
 		previous.render(line, "previous", "[[previous]]")
 	}
+	for text := range strings.Lines(otherProviders) {
+		line("%s", strings.TrimRight("# "+text, " \n"))
+	}
+	line("")
 	c.Recovery.render(line)
 	line("[volumes]")
 	line("# Size and file system (%s) of a volume that does not say.", strings.Join(fileSystems, ", "))
@@ -83,10 +88,13 @@ func (k KEK) render(line func(string, ...any), name, header string) {
 	line("provider = %s", quote(k.Provider))
 	line("")
 	if k.File != nil {
-		line("[%s.file]", name)
 		line("# Exactly 32 random bytes, owned by root, not readable by anyone else.")
-		line("path = %s", quote(k.File.Path))
-		line("")
+	}
+	value := reflect.ValueOf(k)
+	for i := range value.NumField() {
+		if settings := value.Field(i); settings.Kind() == reflect.Pointer && !settings.IsNil() {
+			renderTable(line, name+"."+k.Provider, settings.Elem())
+		}
 	}
 }
 

@@ -31,13 +31,17 @@ type document struct {
 	} `toml:"rotation"`
 }
 
-// kekTable has one table of settings per provider: a field here, one in KEK and a line in
-// kekTable.config are all that a new provider needs in this package.
+// kekTable has one table of settings per provider: a field here and in KEK, and a case in
+// kekTable.selected are all that a new provider needs in this package.
 type kekTable struct {
-	Provider string `toml:"provider"`
-	File     struct {
-		Path string `toml:"path"`
-	} `toml:"file"`
+	Provider   string     `toml:"provider"`
+	File       File       `toml:"file"`
+	KeyDir     KeyDir     `toml:"keydir"`
+	Credential Credential `toml:"credential"`
+	AWSKMS     AWSKMS     `toml:"awskms"`
+	Vault      Vault      `toml:"vault"`
+	Clevis     Clevis     `toml:"clevis"`
+	Exec       Exec       `toml:"exec"`
 }
 
 type recoveryTable struct {

@@ -32,14 +32,14 @@ func defaults(p Paths) document {
 func (doc *document) config(found keysFound, problems *problems, p Paths) Config {
 	bad := func(key, format string, args ...any) { problems.add(found.line(key), key, format, args...) }
 	cfg := Config{
-		KEK:      doc.KEK.config("kek", found, bad, p.MasterKey()),
+		KEK:      doc.KEK.config("kek", found, bad, &p),
 		Recovery: doc.recovery(found, bad),
 		Volumes:  Volumes{DefaultFS: doc.Volumes.DefaultFS, Overcommit: doc.Volumes.Overcommit},
 		Docker:   Docker{Socket: doc.Docker.Socket},
 	}
 	for i := range doc.Previous {
 		key := fmt.Sprintf("previous[%d]", i)
-		previous := doc.Previous[i].config(key, found, bad, "")
+		previous := doc.Previous[i].config(key, found, bad, nil)
 		if same(previous, cfg.KEK) {
 			bad(key, "is the same key as the one in [kek]")
 		}
@@ -71,7 +71,7 @@ func (doc *document) config(found keysFound, problems *problems, p Paths) Config
 
 // config checks one [kek] or [[previous]] table. A default path is given only for the first: which
 // key was the previous one is for the configuration to say.
-func (t *kekTable) config(at string, found keysFound, bad func(string, string, ...any), masterKey string) KEK {
+func (t *kekTable) config(at string, found keysFound, bad func(string, string, ...any), p *Paths) KEK {
 	names := providers()
 	if !slices.Contains(names, t.Provider) {
 		hint := "known: " + strings.Join(names, ", ")
@@ -90,22 +90,7 @@ func (t *kekTable) config(at string, found keysFound, bad func(string, string, .
 			bad(at+"."+name, "are settings of a provider that is not selected: %s.provider is %q", at, t.Provider)
 		}
 	}
-	kek := KEK{Provider: t.Provider}
-	switch t.Provider {
-	case "file":
-		path := t.File.Path
-		if path == "" && !found.has(at+".file.path") {
-			path = masterKey
-		}
-		checkPath(at+".file.path", path, bad)
-		kek.File = &File{Path: path}
-	}
-	return kek
-}
-
-// same says whether two selections name one key.
-func same(a, b KEK) bool {
-	return a.Provider == b.Provider && a.File != nil && b.File != nil && *a.File == *b.File
+	return t.selected(at, found, bad, p)
 }
 
 func (doc *document) recovery(found keysFound, bad func(string, string, ...any)) Recovery {
