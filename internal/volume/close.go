@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/voluks/voluks/internal/filesystem"
 	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/luks"
 )
@@ -109,6 +110,14 @@ func sameDevice(a, b sys.MountInfo) bool { return a.Major == b.Major && a.Minor 
 func (m *Manager) held(r *record, d *sys.DMDevice, err error) error {
 	if !errors.Is(err, sys.ErrBusy) && !errors.Is(err, luks.ErrBusy) {
 		return err
+	}
+	var open *filesystem.BusyError
+	if errors.As(err, &open) && len(open.Users) > 0 {
+		others := make([]string, 0, len(open.Users))
+		for _, u := range open.Users {
+			others = append(others, "used by "+u.String())
+		}
+		return &Error{Code: CodeBusy, Err: &HeldError{Others: others, Closing: true}}
 	}
 	others, err2 := m.users(r, d)
 	if err2 != nil {

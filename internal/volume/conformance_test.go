@@ -12,6 +12,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	child()
 	// libcryptsetup opens its sources of randomness once and keeps them.
 	if _, err := luks.Version(); err != nil {
 		panic(err)

@@ -123,11 +123,7 @@ func (m *Manager) createNew(ctx context.Context, l *lock, s Spec) (err error) {
 	}
 	r := newRecord(s, m.now())
 	var u undo
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, u.run(ctx))
-		}
-	}()
+	defer u.onError(ctx, &err)
 	dir := m.o.Paths.VolumeDir(r.Name)
 	if err := m.s.Files.Mkdir(dir, 0o700); err != nil {
 		return err
@@ -145,11 +141,7 @@ func (m *Manager) createNew(ctx context.Context, l *lock, s Spec) (err error) {
 // is in it can only be from this call. The caller has cleared what the kernel held.
 func (m *Manager) build(ctx context.Context, l *lock, k *keyslot.Keyring, r *record, fresh bool) (err error) {
 	var u undo
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, u.run(ctx))
-		}
-	}()
+	defer u.onError(ctx, &err)
 	if err := m.allocate(ctx, r); err != nil {
 		return err
 	}

@@ -71,6 +71,9 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
+	if e.Op == "" { // on its way up, see finishError
+		return e.Err.Error()
+	}
 	if e.Volume == "" {
 		return fmt.Sprintf("%s: %v", e.Op, e.Err)
 	}

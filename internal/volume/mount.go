@@ -50,11 +50,7 @@ func (m *Manager) Mount(ctx context.Context, name string, h Holder) (path string
 		return "", &Error{Code: CodeUnfinished, Err: errors.New("its creation was interrupted: create it again with the same options to finish it, or remove it")}
 	}
 	var u undo
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, u.run(ctx))
-		}
-	}()
+	defer u.onError(ctx, &err)
 	p, err := m.mounted(ctx, r, &u)
 	if err != nil {
 		return "", err
@@ -128,7 +124,7 @@ func (m *Manager) unlock(ctx context.Context, r *record, u *undo) error {
 	c := m.s.Containers.At(a.Dev())
 	h, err := c.Header()
 	if err != nil {
-		return err
+		return fmt.Errorf("read its LUKS header: %w", err)
 	}
 	slots, err := m.checkHeader(h, r)
 	if err != nil {

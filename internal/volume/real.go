@@ -60,6 +60,9 @@ func (realImages) Size(path string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if !info.Mode().IsRegular() {
+		return 0, fmt.Errorf("size of %s: %w", path, sys.ErrNotRegular)
+	}
 	return info.Size() - backing.HeaderSize, nil
 }
 

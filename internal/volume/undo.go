@@ -25,6 +25,16 @@ func (u *undo) add(what string, do func(context.Context) error) {
 // drop forgets everything: what was done stays.
 func (u *undo) drop() { u.steps = nil }
 
+// onError is to be deferred: it runs the undo if the operation ends with an error, and adds what could not be undone.
+func (u *undo) onError(ctx context.Context, err *error) {
+	if *err == nil {
+		return
+	}
+	if err2 := u.run(ctx); err2 != nil {
+		*err = fmt.Errorf("%w; %w", *err, err2)
+	}
+}
+
 // run takes everything back, also after a step that could not be. The error joins those of all steps.
 func (u *undo) run(ctx context.Context) error {
 	if len(u.steps) == 0 {
