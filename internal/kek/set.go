@@ -19,6 +19,9 @@ const callTimeout = 20 * time.Second
 type Set struct {
 	Active   Provider
 	Previous []Provider
+	// Patience is how long calls are repeated whose errors may pass; 0 is not at all. An unlock that
+	// somebody waits for should have some, one that is tried again anyway needs none.
+	Patience time.Duration
 }
 
 // Generate makes a new W with the active provider. The caller wipes w.
@@ -26,12 +29,14 @@ func (s *Set) Generate(ctx context.Context, b Binding) (w *secret.Key, wrap []by
 	if err := b.Validate(); err != nil {
 		return nil, nil, Ref{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	w, wrap, ref, err = s.Active.Generate(ctx, b)
+	err = s.persist(ctx, func(ctx context.Context) (err error) {
+		if w, wrap, ref, err = s.Active.Generate(ctx, b); err != nil {
+			w.Wipe()
+		}
+		return err
+	})
 	if err != nil {
-		w.Wipe()
-		return nil, nil, Ref{}, fmt.Errorf("wrap a key with %v: %w", s.Active.Ref(), deadline(ctx, err))
+		return nil, nil, Ref{}, fmt.Errorf("wrap a key with %v: %w", s.Active.Ref(), err)
 	}
 	err = ref.Validate()
 	switch {
@@ -56,7 +61,7 @@ func (s *Set) Unwrap(ctx context.Context, b Binding, ref Ref, wrap []byte) (*sec
 	}
 	missing := &NoProviderError{Want: ref}
 	for _, p := range append([]Provider{s.Active}, s.Previous...) {
-		w, err := unwrap(ctx, p, b, ref, wrap)
+		w, err := s.unwrap(ctx, p, b, ref, wrap)
 		if err == nil {
 			return w, nil
 		}
@@ -72,27 +77,21 @@ func (s *Set) Unwrap(ctx context.Context, b Binding, ref Ref, wrap []byte) (*sec
 	return nil, fmt.Errorf("unwrap a key: %w", missing)
 }
 
-func unwrap(ctx context.Context, p Provider, b Binding, ref Ref, wrap []byte) (*secret.Key, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	w, err := p.Unwrap(ctx, b, ref, wrap)
+func (s *Set) unwrap(ctx context.Context, p Provider, b Binding, ref Ref, wrap []byte) (w *secret.Key, err error) {
+	err = s.persist(ctx, func(ctx context.Context) (err error) {
+		if w, err = p.Unwrap(ctx, b, ref, wrap); err != nil {
+			w.Wipe()
+		}
+		return err
+	})
 	if err != nil {
-		w.Wipe()
-		return nil, deadline(ctx, err)
+		return nil, err
 	}
 	if n := w.Len(); n != KeySize {
 		w.Wipe()
 		return nil, fmt.Errorf("it returned a key of %d bytes instead of %d: %w", n, KeySize, ErrWrongKey)
 	}
 	return w, nil
-}
-
-// deadline marks the end of the time for one call as something that may pass.
-func deadline(ctx context.Context, err error) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, ErrUnavailable) {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return err
 }
 
 // Broken stands for a configured provider that could not be made, so that the others work. It has

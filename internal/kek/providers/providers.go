@@ -5,16 +5,24 @@
 package providers
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/kek/awskms"
+	"github.com/voluks/voluks/internal/kek/clevis"
+	"github.com/voluks/voluks/internal/kek/credential"
+	"github.com/voluks/voluks/internal/kek/exec"
 	"github.com/voluks/voluks/internal/kek/file"
+	"github.com/voluks/voluks/internal/kek/keydir"
+	"github.com/voluks/voluks/internal/kek/vault"
 )
 
 // Open makes the set of a configuration. A provider that cannot be used does not keep the others from
 // unlocking: it becomes a kek.Broken with a *kek.ConfigError, which also says what is wrong to those
-// who ask before they need it, as Check does.
+// who ask before they need it, as Check does. No key server is asked; the credential provider may ask
+// systemd-creds, and through it the TPM.
 func Open(cfg config.Config) *kek.Set {
 	set := &kek.Set{Active: open("kek", cfg.KEK)}
 	for i, previous := range cfg.Previous {
@@ -24,20 +32,70 @@ func Open(cfg config.Config) *kek.Set {
 }
 
 func open(at string, cfg config.KEK) kek.Provider {
-	var provider kek.Provider
-	var err error
-	switch {
-	case cfg.Provider == "file" && cfg.File != nil:
-		provider, err = file.New(cfg.File.Path)
-		at += ".file.path"
-	default:
-		err = fmt.Errorf("unknown key provider %q", cfg.Provider)
-		at += ".provider"
-	}
+	provider, err := New(at, cfg)
 	if err != nil {
-		return &kek.Broken{Name: cfg.Provider, Err: &kek.ConfigError{Setting: at, Err: err}}
+		return &kek.Broken{Name: cfg.Provider, Err: err}
 	}
 	return provider
+}
+
+// New makes one provider. At is the dotted name of its table, for errors, which are, or wrap, a
+// *kek.ConfigError.
+func New(at string, cfg config.KEK) (kek.Provider, error) {
+	table := at + "." + cfg.Provider
+	provider, err := selected(table, cfg)
+	var setting *kek.ConfigError
+	switch {
+	case err == nil:
+		return provider, nil
+	case errors.Is(err, errUnknown):
+		table = at + ".provider"
+	case errors.As(err, &setting):
+		return nil, err
+	case cfg.File != nil:
+		table += ".path"
+	}
+	return nil, &kek.ConfigError{Setting: table, Err: err}
+}
+
+var errUnknown = errors.New("unknown key provider")
+
+func selected(at string, cfg config.KEK) (kek.Provider, error) {
+	switch {
+	case cfg.Provider == "file" && cfg.File != nil:
+		return file.New(cfg.File.Path)
+	case cfg.Provider == "keydir" && cfg.KeyDir != nil:
+		return keydir.New(keydir.Settings{At: at, Path: cfg.KeyDir.Path})
+	case cfg.Provider == "credential" && cfg.Credential != nil:
+		return credential.New(Credential(at, *cfg.Credential))
+	case cfg.Provider == "awskms" && cfg.AWSKMS != nil:
+		k := cfg.AWSKMS
+		return awskms.New(awskms.Settings{At: at, KeyID: k.KeyID, Region: k.Region, Profile: k.Profile, Endpoint: k.Endpoint})
+	case cfg.Provider == "vault" && cfg.Vault != nil:
+		return vault.New(vaultSettings(at, *cfg.Vault))
+	case cfg.Provider == "clevis" && cfg.Clevis != nil:
+		return clevis.New(clevis.Settings{At: at, Pin: cfg.Clevis.Pin, Policy: cfg.Clevis.Policy})
+	case cfg.Provider == "exec" && cfg.Exec != nil:
+		return exec.New(exec.Settings{At: at, Command: cfg.Exec.Command, ID: cfg.Exec.ID})
+	}
+	return nil, fmt.Errorf("%w %q", errUnknown, cfg.Provider)
+}
+
+// Credential is the table of a credential as its provider takes it, for those who make one.
+func Credential(at string, c config.Credential) credential.Settings {
+	return credential.Settings{At: at, Name: c.Name, Path: c.Path, TPM2Device: c.TPM2Device}
+}
+
+func vaultSettings(at string, v config.Vault) vault.Settings {
+	s := vault.Settings{
+		At: at, Address: v.Address, Mount: v.Mount, Key: v.Key, Namespace: v.Namespace, Derived: v.Derived,
+		TokenFile: v.TokenFile, CAFile: v.CAFile, ServerName: v.ServerName,
+		ClientCertFile: v.ClientCertFile, ClientKeyFile: v.ClientKeyFile,
+	}
+	if v.AppRole != (config.VaultAppRole{}) {
+		s.AppRole = &vault.AppRole{Mount: v.AppRole.Mount, RoleID: v.AppRole.RoleID, SecretIDFile: v.AppRole.SecretIDFile}
+	}
+	return s
 }
 
 // Check returns why the active provider cannot be used, or nil. Providers that only unwrap may be
