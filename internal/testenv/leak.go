@@ -21,9 +21,14 @@ const settle = 5 * time.Second
 // device-mapper devices, loop devices or mounts that were not there before. Call it at the start of a test that does not run in parallel.
 func LeakCheck(t testing.TB) {
 	t.Helper()
+	leakCheck(t, settle)
+}
+
+func leakCheck(t testing.TB, wait time.Duration) {
+	t.Helper()
 	before := take()
 	t.Cleanup(func() {
-		for _, l := range leaks(before) {
+		for _, l := range leaks(before, wait) {
 			t.Errorf("leaked: %s", l)
 		}
 	})
@@ -33,15 +38,15 @@ func LeakCheck(t testing.TB) {
 func Main(m *testing.M) {
 	before := take()
 	code := m.Run()
-	if left := leaks(before); len(left) > 0 {
+	if left := leaks(before, settle); len(left) > 0 {
 		fmt.Fprintf(os.Stderr, "leaked by the tests of this package:\n\t%s\n", strings.Join(left, "\n\t"))
 		code = max(code, 1)
 	}
 	os.Exit(code)
 }
 
-func leaks(before map[string]string) []string {
-	end := time.Now().Add(settle)
+func leaks(before map[string]string, wait time.Duration) []string {
+	end := time.Now().Add(wait)
 	for {
 		after := take()
 		maps.DeleteFunc(after, func(k, _ string) bool { _, ok := before[k]; return ok })
