@@ -74,7 +74,13 @@ func TestTolerance(t *testing.T) {
 		if line, err := s.Line(); err != nil || string(line.Bytes()) != bare {
 			t.Errorf("in one line: %v", err)
 		}
+		page, err := s.Page()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer page.Wipe()
 		for name, text := range map[string]string{
+			"printed":   string(page.Bytes()),
 			"lower":     strings.ToLower(want),
 			"bare":      bare,
 			"dashes":    strings.ReplaceAll(want, " ", "-"),
