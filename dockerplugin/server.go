@@ -139,16 +139,12 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request) ([]byte, int, erro
 	conn := http.NewResponseController(w)
 	conn.SetReadDeadline(time.Now().Add(s.cfg.Limits.ReadBody))
 	limit := s.cfg.Limits.Body
-	tooLarge := fmt.Errorf("the request is larger than %d bytes", limit)
-	if r.ContentLength > limit {
-		return nil, http.StatusRequestEntityTooLarge, tooLarge
-	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
 	switch {
 	case err != nil:
 		return nil, http.StatusBadRequest, fmt.Errorf("read the request: %w", err)
 	case int64(len(body)) > limit:
-		return nil, http.StatusRequestEntityTooLarge, tooLarge
+		return nil, http.StatusRequestEntityTooLarge, fmt.Errorf("the request is larger than %d bytes", limit)
 	}
 	// A read deadline that passes while the call runs would look like a client that hung up.
 	conn.SetReadDeadline(time.Time{})
