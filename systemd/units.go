@@ -11,7 +11,7 @@ import (
 )
 
 //go:embed units
-var files embed.FS
+var embedded embed.FS
 
 // Program is what the units run. An installation elsewhere has Units put its own path there.
 const Program = "/usr/bin/voluks"
@@ -30,11 +30,11 @@ func Units(program string) ([]Unit, error) {
 		return nil, fmt.Errorf("units that run %q: systemd needs an absolute path without special characters", program)
 	}
 	var units []Unit
-	err := fs.WalkDir(files, "units", func(name string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(embedded, "units", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		content, err := files.ReadFile(name)
+		content, err := embedded.ReadFile(name)
 		if err != nil {
 			return err
 		}
