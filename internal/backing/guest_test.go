@@ -252,10 +252,10 @@ func TestCreateOnBtrfs(t *testing.T) {
 
 // F1, F2: a device that fails in one way or another is an error and never blank.
 func TestProbeBlankOfBrokenDevices(t *testing.T) {
-	disk := testenv.Disk(t, 0, 256<<20)
+	testenv.Guest(t)
 	testenv.LeakCheck(t)
 	const sectors = "524288" // 256 MiB
-	wipe(t, disk)
+	disk := blank(t)
 	for name, table := range map[string]string{
 		"all fails":         "0 " + sectors + " error",
 		"head fails":        "0 8 error\n8 524280 zero",
@@ -315,41 +315,41 @@ func TestProbeBlankOfBrokenDevices(t *testing.T) {
 
 // F3, F6: real content on a real device.
 func TestProbeBlankOfUsedDevices(t *testing.T) {
-	disk := testenv.Disk(t, 0, 256<<20)
+	testenv.Guest(t)
 	testenv.LeakCheck(t)
-	for name, script := range map[string]string{
-		"ext4":                     "mkfs.ext4 -q -F -E nodiscard $0",
-		"tail":                     "dd if=/dev/urandom of=$0 bs=512 count=1 seek=$(($(blockdev --getsz $0) - 1)) status=none",
-		"old filesystem at 20 MiB": "dd if=/dev/urandom of=$0 bs=1M seek=20 count=200 status=none",
-	} {
-		t.Run(name, func(t *testing.T) {
-			wipe(t, disk)
-			must(t, ProbeBlank(t.Context(), disk))
-			if out, err := exec.Command("sh", "-ec", script, disk).CombinedOutput(); err != nil {
+	sh := func(script string) func(*testing.T, string) {
+		return func(t *testing.T, dev string) {
+			t.Helper()
+			if out, err := exec.Command("sh", "-ec", script, dev).CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
-			err := ProbeBlank(t.Context(), disk)
+		}
+	}
+	for name, use := range map[string]func(*testing.T, string){
+		"ext4":            sh("mkfs.ext4 -q -F -E nodiscard $0"),
+		"partition table": func(t *testing.T, dev string) { mbr(t, dev, 0x83, 256<<11) },
+		"tail":            sh("dd if=/dev/urandom of=$0 bs=4096 count=1 seek=$(($(blockdev --getsz $0) / 8 - 1)) status=none oflag=direct"),
+		"middle":          sh("dd if=/dev/urandom of=$0 bs=1M seek=100 count=8 status=none oflag=direct"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dev := blank(t)
+			must(t, ProbeBlank(t.Context(), dev))
+			use(t, dev)
+			err := ProbeBlank(t.Context(), dev)
 			var n *NotBlankError
 			if !errors.As(err, &n) {
 				t.Error(err)
 			}
 		})
 	}
-	wipe(t, disk)
-	mbr(t, disk, 0x83, 256<<11)
-	var n *NotBlankError
-	if err := ProbeBlank(t.Context(), disk); !errors.As(err, &n) {
-		t.Errorf("partition table: %v", err)
-	}
-	wipe(t, disk)
 }
 
-// wipe zeroes a disk of the guest, whose file on the host is sparse.
-func wipe(t *testing.T, disk string) {
+// blank returns a blank device of 256 MiB.
+func blank(t *testing.T) string {
 	t.Helper()
-	if out, err := exec.Command("blkdiscard", "-f", "-z", disk).CombinedOutput(); err != nil {
-		t.Fatalf("blkdiscard: %v: %s", err, out)
-	}
+	i := At(filepath.Join(t.TempDir(), "image"))
+	must(t, i.Create(t.Context(), 256<<20, Sparse))
+	return attach(t, i).Path
 }
 
 func BenchmarkAttach(b *testing.B) {
