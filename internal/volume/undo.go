@@ -22,9 +22,6 @@ func (u *undo) add(what string, do func(context.Context) error) {
 	u.steps = append(u.steps, undoStep{what, do})
 }
 
-// drop forgets everything: what was done stays.
-func (u *undo) drop() { u.steps = nil }
-
 // onError is to be deferred: it runs the undo if the operation ends with an error, and adds what could not be undone.
 func (u *undo) onError(ctx context.Context, err *error) {
 	if *err == nil {

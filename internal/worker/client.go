@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/voluks/voluks/internal/volume"
@@ -46,6 +47,7 @@ type Client struct {
 	spares []*process
 	closed bool
 	wg     sync.WaitGroup // spares being started
+	alive  atomic.Int64   // processes that have not ended, abandoned ones included
 }
 
 // NewClient makes a Client and starts its spares.
@@ -184,7 +186,16 @@ func (c *Client) take() (*process, error) {
 		p.dismiss()
 	}
 	c.mu.Unlock()
-	return start(c.o)
+	return c.start()
+}
+
+func (c *Client) start() (*process, error) {
+	c.alive.Add(1)
+	p, err := start(c.o, func() { c.alive.Add(-1) })
+	if err != nil {
+		c.alive.Add(-1)
+	}
+	return p, err
 }
 
 // refill starts spares in the background until there are enough. It is called after an operation, so as not to compete with it.
@@ -197,7 +208,7 @@ func (c *Client) refill() {
 	}
 	c.wg.Go(func() {
 		for range missing {
-			p, err := start(c.o)
+			p, err := c.start()
 			if err != nil {
 				c.o.Log.Error("no spare worker", "err", err)
 				return
@@ -243,6 +254,7 @@ func (c *Client) call(ctx context.Context, r request) (answer, error) {
 	case err != nil:
 		return fail(volume.CodeInternal, err)
 	}
+	go p.dismiss()
 	return a, a.Error.decode()
 }
 

@@ -43,8 +43,8 @@ type process struct {
 }
 
 // start makes a process of the agent's own program that waits for a request. It is a group of its own, so that ending it ends its children too; it
-// does not end with the agent unless it still waits.
-func start(o Options) (*process, error) {
+// does not end with the agent unless it still waits. ended is called when it has.
+func start(o Options, ended func()) (*process, error) {
 	var files []*os.File
 	fail := func(err error) (*process, error) {
 		for _, f := range files {
@@ -87,6 +87,7 @@ func start(o Options) (*process, error) {
 	go func() {
 		p.status = cmd.Wait()
 		close(p.done)
+		ended()
 	}()
 	return p, nil
 }
@@ -127,14 +128,17 @@ func (p *process) alive() bool {
 	}
 }
 
-// dismiss ends a spare, which exits by itself when nobody can send it a request any more.
+// dismiss waits for the end of a worker that has nothing more to do: a spare exits when nobody can send it a request any more.
 func (p *process) dismiss() {
 	p.in.Close()
 	p.out.Close()
-	select {
-	case <-p.done:
-	case <-time.After(killTime):
-		p.signal(syscall.SIGKILL)
+	for range 2 {
+		select {
+		case <-p.done:
+			return
+		case <-time.After(killTime):
+			p.signal(syscall.SIGKILL)
+		}
 	}
 }
 

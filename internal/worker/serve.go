@@ -30,11 +30,15 @@ func Main(ctx context.Context, open func(context.Context) (*volume.Manager, erro
 		return err
 	}
 	for _, fd := range []int{requestFD, answerFD} {
+		var st syscall.Stat_t
+		if err := syscall.Fstat(fd, &st); err != nil || st.Mode&syscall.S_IFMT != syscall.S_IFIFO {
+			return fmt.Errorf("a worker is started by the agent: descriptor %d is no pipe", fd)
+		}
 		syscall.CloseOnExec(fd) // not for mkfs
 	}
 	// Non-blocking, so that the wait for a request can be ended.
 	if err := syscall.SetNonblock(requestFD, true); err != nil {
-		return fmt.Errorf("a worker is started by the agent: descriptor %d: %w", requestFD, err)
+		return fmt.Errorf("wait for a request: %w", err)
 	}
 	in, out := os.NewFile(requestFD, "request"), os.NewFile(answerFD, "answer")
 	defer in.Close()

@@ -3,6 +3,7 @@
 package volumetest
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
@@ -21,7 +22,7 @@ type containers struct{ *process }
 func (p containers) At(path string) volume.Container { return &box{p.process, path} }
 
 func (p containers) Close(name string) error {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func (b *box) get() (*disk, *container, error) {
 }
 
 func (b *box) Header() (*header.Header, error) {
-	unlock, err := b.begin(nil)
+	unlock, err := b.begin(context.Background())
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +97,7 @@ func (b *box) Header() (*header.Header, error) {
 
 // Format takes three writes, as the real one does: the areas are wiped, the header appears, the slot is added.
 func (b *box) Format(p luks.FormatParams) error {
-	unlock, err := b.begin(nil)
+	unlock, err := b.begin(context.Background())
 	if err != nil {
 		return err
 	}
@@ -149,7 +150,7 @@ func (c *container) add(number int, key *secret.Key, kdf luks.KDF) {
 
 // change does one write to the header.
 func (b *box) change(what string, f func(c *container) error) error {
-	unlock, err := b.begin(nil)
+	unlock, err := b.begin(context.Background())
 	if err != nil {
 		return err
 	}
@@ -212,7 +213,7 @@ func (c *container) try(number int, key *secret.Key) error {
 }
 
 func (b *box) TestSlot(number int, key *secret.Key) error {
-	unlock, err := b.begin(nil)
+	unlock, err := b.begin(context.Background())
 	if err != nil {
 		return err
 	}
@@ -228,7 +229,7 @@ func (b *box) Witness(number int, key *secret.Key) error { return b.TestSlot(num
 
 // Syncer opens the file that stands for the image: here everything is durable as soon as it is written.
 func (b *box) Syncer() (*luks.Syncer, error) {
-	unlock, err := b.begin(nil)
+	unlock, err := b.begin(context.Background())
 	if err != nil {
 		return nil, err
 	}
@@ -289,7 +290,7 @@ func (b *box) SetFlags(luks.Flags) error {
 }
 
 func (b *box) Open(p luks.OpenParams) error {
-	unlock, err := b.begin(nil)
+	unlock, err := b.begin(context.Background())
 	if err != nil {
 		return err
 	}

@@ -186,7 +186,7 @@ func (p *process) begin(ctx context.Context) (func(), error) {
 		p.m.mu.Unlock()
 		return nil, ErrKilled
 	}
-	if ctx != nil && ctx.Err() != nil {
+	if ctx.Err() != nil {
 		p.m.mu.Unlock()
 		return nil, ctx.Err()
 	}

@@ -3,6 +3,7 @@
 package volumetest
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -17,7 +18,7 @@ type files struct {
 }
 
 func (p files) change(what, path string, f func() error) error {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return err
 	}

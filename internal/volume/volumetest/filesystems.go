@@ -150,7 +150,7 @@ func (p filesystems) mounted(mnt string) (*fsys, error) {
 }
 
 func (p filesystems) MakeData(mnt string, uid, gid int, mode fs.FileMode) error {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (p filesystems) MakeData(mnt string, uid, gid int, mode fs.FileMode) error 
 }
 
 func (p filesystems) HasData(mnt string) (bool, error) {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return false, err
 	}
@@ -179,7 +179,7 @@ func (p filesystems) HasData(mnt string) (bool, error) {
 }
 
 func (p filesystems) MakeBare(mnt string) (bool, error) {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return false, err
 	}
@@ -200,7 +200,7 @@ func (p filesystems) MakeBare(mnt string) (bool, error) {
 }
 
 func (p filesystems) RemoveBare(mnt string) error {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ func (p filesystems) RemoveBare(mnt string) error {
 }
 
 func (p filesystems) Usage(path string) (filesystem.Usage, error) {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return filesystem.Usage{}, err
 	}

@@ -60,7 +60,7 @@ func (p *process) alive() error {
 }
 
 func (p images) Size(path string) (int64, error) {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return 0, err
 	}
@@ -115,7 +115,7 @@ type attachment struct {
 func (a *attachment) Dev() string { return fmt.Sprintf("/dev/loop%d", a.loop.minor) }
 
 func (a *attachment) Close() error {
-	unlock, err := a.p.begin(nil)
+	unlock, err := a.p.begin(context.Background())
 	if err != nil {
 		return err
 	}

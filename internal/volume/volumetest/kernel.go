@@ -3,6 +3,7 @@
 package volumetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,7 +15,7 @@ import (
 type kernel struct{ *process }
 
 func (p kernel) Mounts() ([]sys.MountInfo, error) {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +39,7 @@ func table(mounts []*mount) []sys.MountInfo {
 }
 
 func (p kernel) Mappings() ([]sys.DMDevice, error) {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (l *loop) describe() sys.Loop {
 }
 
 func (p kernel) Loop(major, minor uint32) (sys.Loop, error) {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return sys.Loop{}, err
 	}
@@ -86,7 +87,7 @@ func (p kernel) Loop(major, minor uint32) (sys.Loop, error) {
 }
 
 func (p kernel) LoopsOf(path string) ([]sys.Loop, error) {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +103,7 @@ func (p kernel) LoopsOf(path string) ([]sys.Loop, error) {
 }
 
 func (p kernel) FileID(path string) (dev, ino uint64, err error) {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return 0, 0, err
 	}
@@ -112,7 +113,7 @@ func (p kernel) FileID(path string) (dev, ino uint64, err error) {
 }
 
 func (p kernel) BtrfsDevices(fsUUID string) ([]sys.Dev, error) {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +127,7 @@ func (p kernel) BtrfsDevices(fsUUID string) ([]sys.Dev, error) {
 }
 
 func (p kernel) Namespaces() ([]sys.MountNamespace, error) {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +143,7 @@ func (p kernel) Namespaces() ([]sys.MountNamespace, error) {
 }
 
 func (p kernel) ProcessStart(pid int) (uint64, error) {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return 0, err
 	}
@@ -157,7 +158,7 @@ func (p kernel) ProcessStart(pid int) (uint64, error) {
 }
 
 func (p kernel) BootID() (string, error) {
-	unlock, err := p.begin(nil)
+	unlock, err := p.begin(context.Background())
 	if err != nil {
 		return "", err
 	}
