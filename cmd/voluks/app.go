@@ -36,6 +36,7 @@ Set up this node, start the agent, and use a volume:
 			serveCommand(e),
 			volumeCommand(e),
 			keyslotCommand(e),
+			recoveryCommand(e),
 			doctorCommand(e),
 			versionCommand(e),
 			workerCommand(e),

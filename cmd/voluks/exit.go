@@ -69,6 +69,11 @@ var exitsOf = map[string][]int{
 	"voluks volume umount":  {exitNotFound, exitInUse, exitTimeout, exitInterrupted},
 	"voluks volume rm":      {exitNotFound, exitInUse, exitRefused, exitTimeout, exitInterrupted},
 	"voluks keyslot ls":     {exitNotFound},
+
+	"voluks recovery show":    {exitConfig},
+	"voluks recovery split":   {exitExists, exitRefused, exitInterrupted},
+	"voluks recovery check":   {exitRefused, exitInterrupted},
+	"voluks recovery combine": {exitExists, exitRefused, exitInterrupted},
 }
 
 // exitStatus renders the rows of these codes and of the first three; without any code, the whole table.
@@ -152,12 +157,13 @@ func exitCode(err error) int {
 	var exists *existsError
 	var key *file.KeyFileError
 	var unwell *unwellError
+	var share *shareError
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &interrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.As(err, &share):
 		return exitUsage
 	case errors.As(err, &refused):
 		return exitRefused

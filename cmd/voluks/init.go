@@ -19,6 +19,7 @@ import (
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/file"
 	"github.com/voluks/voluks/internal/recovery"
+	"github.com/voluks/voluks/internal/recovery/share"
 	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/internal/sys"
 )
@@ -29,6 +30,7 @@ type initOptions struct {
 	identityFile string
 	none         bool
 	keepKey      bool
+	split        string // "3/5": show shares instead of the identity; "": do not
 }
 
 func initCommand(e *env) *cli.Command {
@@ -46,6 +48,8 @@ password manager. The node keeps only the public half. No volume can be
 made before somebody has confirmed to have it.
 
    voluks init                                         show it here, once
+   voluks init --split 3/5                             in shares, of which
+                                                       any 3 are enough
    voluks init --recovery-recipient age1...            have one already
    voluks init --recovery-identity-file /media/usb/id  into a new file
    voluks init --no-recovery                           none: who loses
@@ -53,6 +57,7 @@ made before somebody has confirmed to have it.
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "recovery-recipient", Usage: "`RECIPIENT` (age1...) of an identity kept elsewhere; repeatable"},
 			&cli.StringFlag{Name: "recovery-identity-file", Usage: "new `FILE` for the recovery identity"},
+			&cli.StringFlag{Name: "split", Usage: "show the recovery identity in shares, `NEEDED/TOTAL`"},
 			&cli.BoolFlag{Name: "no-recovery", Usage: "make no recovery slots", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "keep-master-key", Usage: "use the master key that is there", DisableDefaultText: true},
 		},
@@ -60,7 +65,7 @@ made before somebody has confirmed to have it.
 			if _, err := arguments(c); err != nil {
 				return err
 			}
-			o := initOptions{c.StringSlice("recovery-recipient"), c.String("recovery-identity-file"), c.Bool("no-recovery"), c.Bool("keep-master-key")}
+			o := initOptions{c.StringSlice("recovery-recipient"), c.String("recovery-identity-file"), c.Bool("no-recovery"), c.Bool("keep-master-key"), c.String("split")}
 			given := 0
 			for _, set := range []bool{len(o.recipients) > 0, o.identityFile != "", o.none} {
 				if set {
@@ -69,6 +74,14 @@ made before somebody has confirmed to have it.
 			}
 			if given > 1 {
 				return &usageError{command: c.Command.HelpName, text: "choose one of --recovery-recipient, --recovery-identity-file and --no-recovery"}
+			}
+			if o.split != "" {
+				if given > 0 {
+					return &usageError{command: c.Command.HelpName, text: "--split is for an identity that is made and shown here"}
+				}
+				if _, _, err := ratio(o.split); err != nil {
+					return &usageError{command: c.Command.HelpName, text: "--split: " + err.Error()}
+				}
 			}
 			return e.init(c.Context, o, given == 0)
 		},
@@ -108,7 +121,7 @@ func (e *env) init(ctx context.Context, o initOptions, ask bool) (err error) {
 		return &usageError{command: "voluks init", text: "--recovery-recipient: " + err.Error()}
 	}
 	if ask || o.identityFile != "" {
-		recipient, err := e.newIdentity(ctx, o.identityFile)
+		recipient, err := e.newIdentity(ctx, o.identityFile, o.split)
 		if err != nil {
 			return err
 		}
@@ -186,7 +199,7 @@ func masterKey(path string, keep bool) (ref kek.Ref, made bool, err error) {
 }
 
 // newIdentity makes a recovery identity, hands it to the person or into the file, and returns its recipient.
-func (e *env) newIdentity(ctx context.Context, path string) (recipient string, err error) {
+func (e *env) newIdentity(ctx context.Context, path, split string) (recipient string, err error) {
 	if path == "" && !e.interactive() {
 		return "", &refusedError{text: "nobody can confirm to keep the recovery identity: there is no terminal to show it on", retry: "voluks init"}
 	}
@@ -195,10 +208,27 @@ func (e *env) newIdentity(ctx context.Context, path string) (recipient string, e
 		return "", err
 	}
 	defer identity.Wipe()
-	if path != "" {
+	switch {
+	case path != "":
 		return recipient, writeIdentity(path, identity, recipient)
+	case split != "":
+		return recipient, e.showSplit(ctx, identity, split)
 	}
 	return recipient, e.showIdentity(ctx, identity)
+}
+
+// showSplit shows the identity in shares, and itself never.
+func (e *env) showSplit(ctx context.Context, identity *secret.Key, split string) error {
+	needed, total, err := ratio(split)
+	if err != nil {
+		return err
+	}
+	shares, err := share.Split(identity, needed, total)
+	if err != nil {
+		return err
+	}
+	defer share.WipeAll(shares)
+	return e.showShares(ctx, shares, false)
 }
 
 // shownTail is how many of the last characters of the identity a person types to show that it is kept.

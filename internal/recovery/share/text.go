@@ -18,10 +18,13 @@ import (
 //	path, from the leaf upwards         10 for each level
 //	checksum                             6
 const (
+	// GroupSize is how many characters stand together.
+	GroupSize = 5
+
 	fixedSymbols = 5 + 13 + 10 + 51 + checksumLength
 	maxSymbols   = fixedSymbols + 4*10
 
-	groupSize     = 5 // characters
+	groupSize     = GroupSize
 	groupsPerLine = 5
 
 	maxInput = 8 << 10 // bytes; comments may surround a share
