@@ -178,7 +178,7 @@ path = "/media/keys"
 provider = "credential"   # a systemd credential, sealed to the TPM
 [kek.credential]
 name = "voluks-kek"
-path = "/etc/voluks/master.cred"
+path = "/etc/credstore.encrypted/voluks-kek"
 tpm2_device = "/dev/tpmrm0"
 
 provider = "awskms"       # AWS KMS

@@ -64,7 +64,7 @@ func everySetting(t *testing.T, name string, settings reflect.Value) {
 
 func TestDefaultsOfProviders(t *testing.T) {
 	cfg, err := parse(t, "kek.provider = 'credential'")
-	if err != nil || cfg.KEK.Credential.Path != "/etc/voluks/master.cred" {
+	if err != nil || cfg.KEK.Credential.Path != "/etc/credstore.encrypted/voluks-kek" {
 		t.Errorf("%+v, %v", cfg.KEK.Credential, err)
 	}
 	if cfg.KEK.File != nil {

@@ -33,8 +33,11 @@ func (p Paths) ConfigFile() string { return filepath.Join(p.Config, "config.toml
 // MasterKey is where the file provider keeps its key unless the configuration says otherwise.
 func (p Paths) MasterKey() string { return filepath.Join(p.Config, "master.key") }
 
-// MasterCredential is where the credential provider keeps its encrypted key, likewise.
-func (p Paths) MasterCredential() string { return filepath.Join(p.Config, "master.cred") }
+// MasterCredential is where the credential provider keeps its encrypted key, likewise: where systemd
+// looks for the credentials that a unit imports, under the name that the agent's unit imports.
+func (p Paths) MasterCredential() string {
+	return filepath.Join(filepath.Dir(p.Config), "credstore.encrypted", "voluks-kek")
+}
 
 // VolumesDir holds one directory per volume.
 func (p Paths) VolumesDir() string { return filepath.Join(p.State, "volumes") }

@@ -40,7 +40,7 @@ func host(t *testing.T) {
 
 func settings(t *testing.T) credential.Settings {
 	t.Helper()
-	return credential.Settings{At: "kek.credential", Path: filepath.Join(t.TempDir(), "master.cred")}
+	return credential.Settings{At: "kek.credential", Path: filepath.Join(t.TempDir(), "credstore.encrypted", "voluks-kek")}
 }
 
 func create(t *testing.T) (credential.Settings, kek.Ref) {

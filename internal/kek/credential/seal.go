@@ -64,6 +64,10 @@ func Create(ctx context.Context, s Settings) (ref kek.Ref, sealedTo []string, er
 	if err := s.check(); err != nil {
 		return kek.Ref{}, nil, err
 	}
+	// As systemd has its own, for whom it is usually the first thing in there.
+	if err := os.MkdirAll(filepath.Dir(s.Path), 0o700); err != nil {
+		return kek.Ref{}, nil, s.bad("path", "%w", err)
+	}
 	if _, err := os.Lstat(s.Path); !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {
 			err = ErrExists
