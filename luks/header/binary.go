@@ -54,7 +54,7 @@ func readBinary(w *window, offset int64, magic []byte) (binaryHeader, []byte, er
 	}
 	// Until the checksum is verified, a wrong value is damage and nothing more.
 	length := int64(binary.BigEndian.Uint64(head[offSize:]))
-	if !slices.Contains(sizes, length) {
+	if !slices.Contains(sizes, length) || offset != 0 && offset != length {
 		return binaryHeader{}, nil, fmt.Errorf("header size %d in the binary header: %w", uint64(length), ErrChecksum)
 	}
 	if offset > w.size-length {

@@ -6,7 +6,7 @@
 // accepts whatever the (unauthenticated) metadata says, a null cipher included, so [Header.Strict] decides what voluks is ready to open. And tokens,
 // slots and sizes can be looked at in the agent, where libcryptsetup must not run.
 //
-// The reader takes any input: it returns errors, never panics, reads at most 9 MiB and allocates in proportion to that. Where Go's JSON decoder and the
+// The reader takes any input: it returns errors, never panics, reads at most 13 MiB and allocates in proportion to that. Where Go's JSON decoder and the
 // one of libcryptsetup could understand a document differently (keys that occur twice or differ in case, NUL characters, numbers with a fraction), it
 // refuses the document. The format is that of "LUKS2 On-Disk Format Specification", cryptsetup project.
 package header
