@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/voluks/voluks/dockerplugin"
 	"github.com/voluks/voluks/internal/config"
@@ -22,6 +23,8 @@ type env struct {
 	file    string // --config, or ""
 	json    bool
 	verbose bool
+
+	reload atomic.Pointer[func()] // what SIGHUP does, once there is something
 }
 
 func newEnv() *env { return &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr} }
@@ -68,19 +71,24 @@ func (e *env) globals() []string {
 	return args
 }
 
+// logger is the log of the agent.
 func (e *env) logger() *slog.Logger {
-	level := slog.LevelInfo
-	if e.verbose {
-		level = slog.LevelDebug
-	}
-	return slog.New(logHandler(e.stderr, level, os.Getenv("JOURNAL_STREAM") != ""))
+	return slog.New(logHandler(e.stderr, e.level(slog.LevelInfo), os.Getenv("JOURNAL_STREAM") != ""))
+}
+
+// workerLogger writes what the agent puts into its own log, which has the time.
+func (e *env) workerLogger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(e.stderr, withoutTime(e.level(slog.LevelInfo))))
 }
 
 // quiet is the logger of commands that a person runs: the outcome is their output, the log only tells of oddities.
 func (e *env) quiet() *slog.Logger {
-	level := slog.LevelWarn
+	return slog.New(slog.NewTextHandler(e.stderr, withoutTime(e.level(slog.LevelWarn))))
+}
+
+func (e *env) level(usual slog.Level) slog.Level {
 	if e.verbose {
-		level = slog.LevelDebug
+		return slog.LevelDebug
 	}
-	return slog.New(logHandler(e.stderr, level, false))
+	return usual
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"strings"
 
 	"github.com/voluks/voluks/dockerplugin"
@@ -115,7 +116,9 @@ func volumeHint(err *volume.Error) []string {
 		return []string{"see which key it wants: voluks keyslot ls " + err.Volume}
 	case volume.CodeStuck:
 		return []string{"a device below does not answer; what the kernel says: dmesg | tail", "which mapping is suspended: dmsetup info -c"}
-	case volume.CodeDamaged, volume.CodePlaintext:
+	case volume.CodeDamaged:
+		return []string{inspect, "what is left of its header: cryptsetup luksDump " + imageOf(err.Volume)}
+	case volume.CodePlaintext:
 		return []string{inspect}
 	case volume.CodeConfig, volume.CodeNoRecovery:
 		return []string{"edit /etc/voluks/config.toml"}
@@ -136,7 +139,10 @@ func volumeHint(err *volume.Error) []string {
 
 func heldHint(err *volume.Error, inspect string) []string {
 	var held *volume.HeldError
-	if !errors.As(err, &held) {
+	if !errors.As(err, &held) && err.Code == volume.CodeInUse {
+		return []string{"who has its image: losetup -j " + imageOf(err.Volume)}
+	}
+	if held == nil {
 		return []string{"try again; to see what goes on: " + inspect}
 	}
 	var hints []string
@@ -151,6 +157,11 @@ func heldHint(err *volume.Error, inspect string) []string {
 		}
 	}
 	return appendOnce(hints, inspect)
+}
+
+// imageOf is where the ciphertext of a volume lies.
+func imageOf(name string) string {
+	return filepath.Join(config.DefaultPaths().VolumeDir(name), "image")
 }
 
 func noToolHint(err *volume.Error) []string {

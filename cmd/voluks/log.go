@@ -6,26 +6,33 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 )
 
 // logHandler writes one line per record. For the journal it leaves out the time, which the journal has, and puts the priority in front the way
 // sd-daemon(3) says, so that `journalctl -p warning` works.
 func logHandler(w io.Writer, level slog.Level, journal bool) slog.Handler {
-	options := &slog.HandlerOptions{Level: level}
 	if !journal {
-		return slog.NewTextHandler(w, options)
+		return slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})
 	}
-	options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-		if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey) {
-			return slog.Attr{}
-		}
-		return a
-	}
+	options := without(level, slog.TimeKey, slog.LevelKey)
 	h := journalHandler{}
 	for i, p := range priorities {
 		h[i] = slog.NewTextHandler(prefixer{w, p.prefix}, options)
 	}
 	return h
+}
+
+func withoutTime(level slog.Level) *slog.HandlerOptions { return without(level, slog.TimeKey) }
+
+// without leaves attributes of the record itself out.
+func without(level slog.Level, keys ...string) *slog.HandlerOptions {
+	return &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && slices.Contains(keys, a.Key) {
+			return slog.Attr{}
+		}
+		return a
+	}}
 }
 
 // priorities are the levels of slog in those of syslog, most severe first.

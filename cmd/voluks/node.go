@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/voluks/voluks/internal/atomicfile"
@@ -58,6 +59,10 @@ func defaults(cfg config.Config) volume.Defaults {
 // operator is what a command that changes volumes works with: this process does the work itself, and so must not leave a core dump of the keys.
 func (e *env) operator(ctx context.Context, d volume.Defaults) (context.Context, context.CancelFunc, *volume.Manager, error) {
 	if err := sys.Harden(); err != nil {
+		return nil, nil, nil, err
+	}
+	// A shell may stand in the volume that is to be closed; this process must not.
+	if err := os.Chdir("/"); err != nil {
 		return nil, nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, commandTime)

@@ -73,40 +73,44 @@ func (e *env) volumeInspect(ctx context.Context, name string) error {
 // inspectText writes what is known, one line each.
 func inspectText(w io.Writer, i volume.Info, now time.Time) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
-	line("Name", "%s", i.Name)
-	line("State", "%s", i.State)
-	if i.Reason != "" {
-		line("Reason", "%s", i.Reason)
+	// Of a damaged volume little is known; what is not is left out.
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", name, value)
+		}
 	}
-	size := config.FormatSize(i.Size)
+	line("Name", i.Name)
+	line("State", string(i.State))
+	line("Reason", i.Reason)
+	size := ""
+	if i.Size > 0 {
+		size = config.FormatSize(i.Size)
+	}
 	if i.Used != nil {
 		size += ", " + config.FormatSize(*i.Used) + " used"
 	}
 	if i.Avail != nil {
 		size += ", " + config.FormatSize(*i.Avail) + " free"
 	}
-	line("Size", "%s", size)
-	if i.Mountpoint != "" {
-		line("Path", "%s", i.Mountpoint)
+	line("Size", size)
+	line("Path", i.Mountpoint)
+	line("File system", i.FS)
+	line("Backing", i.Backing)
+	line("Cipher", i.Cipher)
+	line("UUID", i.UUID)
+	if !i.Created.IsZero() {
+		line("Created", i.Created.Local().Format(time.RFC3339))
 	}
-	line("File system", "%s", i.FS)
-	line("Backing", "%s", i.Backing)
-	line("Cipher", "%s", i.Cipher)
-	line("UUID", "%s", i.UUID)
-	line("Created", "%s", i.Created.Local().Format(time.RFC3339))
-	if len(i.Options) > 0 {
-		var options []string
-		for _, name := range slices.Sorted(maps.Keys(i.Options)) {
-			options = append(options, name+"="+i.Options[name])
-		}
-		line("Options", "%s", strings.Join(options, " "))
+	var options []string
+	for _, name := range slices.Sorted(maps.Keys(i.Options)) {
+		options = append(options, name+"="+i.Options[name])
 	}
+	line("Options", strings.Join(options, " "))
 	for n, s := range i.Slots {
-		line(first(n, "Key slots"), "%s", slotText(s, now))
+		line(first(n, "Key slots"), slotText(s, now))
 	}
 	for n, h := range i.Holders {
-		line(first(n, "Holders"), "%s", holderText(h, now))
+		line(first(n, "Holders"), holderText(h, now))
 	}
 	t.Flush()
 }

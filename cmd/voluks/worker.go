@@ -21,13 +21,14 @@ func workerCommand(e *env) *cli.Command {
 			if _, err := arguments(c); err != nil {
 				return err
 			}
+			log := e.workerLogger()
 			return worker.Main(c.Context, func(context.Context) (*volume.Manager, error) {
 				cfg, err := e.loadConfig()
 				if err != nil {
 					// What needs no configuration, such as unmounting, is still done; the rest finds the same error when it asks for keys.
-					return e.manager(e.logger(), volume.Defaults{}), nil
+					return e.manager(log, volume.Defaults{}), nil
 				}
-				return e.manager(e.logger(), defaults(cfg)), nil
+				return e.manager(log, defaults(cfg)), nil
 			})
 		},
 	}
