@@ -178,6 +178,22 @@ func TestLoopRace(t *testing.T) {
 	wg.Wait()
 }
 
+// What a lost race looks like: the free device is another's, or is gone, when it comes to binding it. Both are tried again.
+func TestLoopTaken(t *testing.T) {
+	testenv.Guest(t)
+	testenv.LeakCheck(t)
+	dir := t.TempDir()
+	l, _ := attach(t, image(t, dir, "first"))
+	for _, number := range []int{int(l.Minor), 4000} {
+		if f, err := bindLoop(number, image(t, dir, "second"), 4096); !errors.Is(err, errLoopTaken) {
+			t.Errorf("device %d: %v, %v", number, f, err)
+		}
+	}
+	if now, err := LoopByDev(l.Major, l.Minor); err != nil || !now.isSame(l) {
+		t.Errorf("%+v, %v", now, err)
+	}
+}
+
 // F15: a device in use stays bound, and is said to be in use.
 func TestLoopDetachInUse(t *testing.T) {
 	testenv.Guest(t)

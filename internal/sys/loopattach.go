@@ -75,6 +75,11 @@ func tryLoop(ctl, img *os.File, blockSize int) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find a free loop device: %w", err)
 	}
+	return bindLoop(number, img, blockSize)
+}
+
+// bindLoop binds the device of that number; errLoopTaken if it is not free (any more).
+func bindLoop(number int, img *os.File, blockSize int) (*os.File, error) {
 	f, err := open(loopPath(number), unix.O_RDWR, 0)
 	switch {
 	// The node appears a moment after the device (udev), or was removed again (LOOP_CTL_REMOVE).
