@@ -194,6 +194,24 @@ func (p *Provider) Unwrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap 
 	return local.Unwrap(name, master, b, wrap)
 }
 
+// Forget removes the key of a volume. What a medium keeps of a removed file is the medium's business.
+func (p *Provider) Forget(ctx context.Context, volumeUUID string) error {
+	path, err := p.open(ctx, kek.Binding{VolumeUUID: volumeUUID, Role: "any"})
+	if err != nil {
+		return err
+	}
+	if path == "" {
+		return fmt.Errorf("%q is not the UUID of a volume", volumeUUID)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return p.settings.bad("%w", err)
+	}
+	if err := sys.SyncDir(p.settings.Path); err != nil {
+		return p.settings.bad("%w", err)
+	}
+	return nil
+}
+
 // open makes sure that the directory is still the one that it was, and returns the path of the volume's key; "" if the volume can have none.
 func (p *Provider) open(ctx context.Context, b kek.Binding) (path string, err error) {
 	if err := ctx.Err(); err != nil {

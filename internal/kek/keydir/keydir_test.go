@@ -119,6 +119,35 @@ func TestCustody(t *testing.T) {
 	got.Wipe()
 }
 
+func TestForget(t *testing.T) {
+	dir := directory(t)
+	p := open(t, dir).(kek.Forgetter)
+	if probe := kek.Test(t.Context(), p); probe.Err != nil {
+		t.Error(probe.Err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("a test left a key behind: %v, %v", entries, err)
+	}
+	w, wrap, ref, err := p.Generate(t.Context(), binding)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Wipe()
+	for range 2 {
+		if err := p.Forget(t.Context(), uuid); err != nil {
+			t.Error(err)
+		}
+	}
+	w, err = p.Unwrap(t.Context(), binding, ref, wrap)
+	w.Wipe()
+	if !errors.Is(err, kek.ErrNotFound) {
+		t.Errorf("got %v", err)
+	}
+	if err := p.Forget(t.Context(), "../x"); err == nil {
+		t.Error("forgot a path")
+	}
+}
+
 // Two processes that make the key of one volume at once have the same one in the end.
 func TestRace(t *testing.T) {
 	dir := directory(t)
