@@ -106,7 +106,7 @@ func TestGuestWorkers(t *testing.T) {
 // F12, and a device that stops answering below one volume: that volume is stuck, its workers are abandoned, every other call on every other volume
 // answers as before; and when the device is back, so is the volume.
 func TestGuestStuck(t *testing.T) {
-	disk := testenv.Disk(t, 1, 96<<20)
+	disk := testenv.Disk(t, 0, 96<<20)
 	c, dir := realClient(t, 0)
 	paths := config.PathsUnder(dir)
 	ctx := t.Context()

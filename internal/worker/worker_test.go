@@ -110,7 +110,7 @@ func paperManager(dir string) *volume.Manager {
 }
 
 // client is a Client whose workers are this binary in a mode.
-func client(t *testing.T, mode string, edit ...func(*Options)) (*Client, string, *strings.Builder) {
+func client(t *testing.T, mode string, edit ...func(*Options)) (*Client, string, *safeBuilder) {
 	t.Helper()
 	dir := t.TempDir()
 	t.Setenv("VOLUKS_TEST_RECIPIENT", volumetest.Recipient(t).String())
@@ -128,18 +128,24 @@ func client(t *testing.T, mode string, edit ...func(*Options)) (*Client, string,
 		c.Close()
 		soon(t, "all workers end", func() bool { return c.alive.Load() == 0 })
 	})
-	return c, dir, &log.Builder
+	return c, dir, log
 }
 
 type safeBuilder struct {
 	mu sync.Mutex
-	strings.Builder
+	b  strings.Builder
 }
 
-func (b *safeBuilder) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Builder.Write(p)
+func (s *safeBuilder) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuilder) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 func soon(t testing.TB, what string, f func() bool) {
