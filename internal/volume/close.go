@@ -94,7 +94,7 @@ func (m *Manager) clearMounts(ctx context.Context, v *view, r *record, d *sys.DM
 		if !slices.Contains(ours, mount.Mountpoint) {
 			continue
 		}
-		if top, ok := visible(v.mounts, mount.Mountpoint); ok && top.ID != mount.ID && top.Mountpoint == mount.Mountpoint && !sameDevice(top, mount) {
+		if top, ok := v.tree.visible(mount.Mountpoint); ok && top.ID != mount.ID && top.Mountpoint == mount.Mountpoint && !sameDevice(top, mount) {
 			return fmt.Errorf("unmount %s: something else (%s) is mounted over it: %w", mount.Mountpoint, top.Source, sys.ErrBusy)
 		}
 		if err := m.unmount(ctx, mount.Mountpoint); err != nil {

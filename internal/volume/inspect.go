@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/filesystem"
 	"github.com/voluks/voluks/luks/header"
 )
@@ -108,6 +109,15 @@ func (m *Manager) describe(v *view, name string, mine *lock) Info {
 		info.Warnings = append(info.Warnings, "holders: "+err.Error())
 	}
 	info.Holders = append(info.Holders, held...)
+	if r.Weak {
+		info.Warnings = append(info.Warnings, weakMountpoint)
+	}
+	if r.Spec.Alloc == AllocSparse {
+		if missing, left, err := m.s.Images.Room(m.image(name)); err == nil && left < missing {
+			info.Warnings = append(info.Warnings, fmt.Sprintf("its image is sparse, and the disk below has %s left where %s may still be needed: writes will be lost",
+				config.FormatSize(left), config.FormatSize(missing)))
+		}
+	}
 	m.describeOpen(v, r, &info)
 	if mine == nil {
 		if note, stuck := m.stuck(name); stuck {

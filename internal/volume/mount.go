@@ -187,10 +187,7 @@ func (m *Manager) mountFilesystem(ctx context.Context, r *record, u *undo) error
 	if err != nil {
 		return err
 	}
-	if !immutable {
-		m.log.Warn("the bare mountpoint cannot be made immutable on this file system: root could write plaintext into it while the volume is closed",
-			"volume", r.Name, "path", target)
-	}
+	m.rememberMountpoint(r, !immutable)
 	if err := m.s.Filesystems.Mount(ctx, mappingPath(r.UUID), target, spec); err != nil {
 		for _, bad := range []error{syscall.EINVAL, syscall.EUCLEAN, syscall.EIO} {
 			if errors.Is(err, bad) {
@@ -218,6 +215,24 @@ func (m *Manager) remember(r *record, slots []SlotInfo, opened error) {
 		return
 	}
 	r.NoKey, r.Slots = noKey, slots
+	m.refresh(r)
+}
+
+// rememberMountpoint keeps whether root could write plaintext into the mountpoint while the volume is closed, which shows only then, and is to be said
+// always.
+func (m *Manager) rememberMountpoint(r *record, weak bool) {
+	if weak {
+		m.log.Warn(weakMountpoint, "volume", r.Name)
+	}
+	if r.Weak != weak {
+		r.Weak = weak
+		m.refresh(r)
+	}
+}
+
+const weakMountpoint = "the file system below the mountpoint has no immutable attribute: while the volume is closed, root can write plaintext there"
+
+func (m *Manager) refresh(r *record) {
 	if err := m.save(r); err != nil {
 		m.log.Warn("the record could not be brought up to date", "volume", r.Name, "err", err)
 	}

@@ -309,3 +309,25 @@ func TestStuck(t *testing.T) {
 		t.Errorf("still %+v", info)
 	}
 }
+
+// What cannot be made safe is said, always and not only when it happens.
+func TestWarnings(t *testing.T) {
+	n := volumetest.NewNode(t)
+	create(t, n, "db", "alloc=sparse")
+	if w := inspect(t, n, "db").Warnings; len(w) > 0 {
+		t.Errorf("warnings %v", w)
+	}
+	n.Weak(true)
+	mount(t, n, "db", docker("a"))
+	n.Fill(1 << 20)
+	if w := inspect(t, n, "db").Warnings; len(w) != 2 || !strings.Contains(w[0], "plaintext") || !strings.Contains(w[1], "1 MiB left") {
+		t.Errorf("warnings %v", w)
+	}
+	n.Manager().Unmount(t.Context(), "db", "a")
+	n.Weak(false)
+	n.Fill(1 << 40)
+	mount(t, n, "db", docker("a"))
+	if w := inspect(t, n, "db").Warnings; len(w) > 0 {
+		t.Errorf("warnings %v", w)
+	}
+}

@@ -26,6 +26,7 @@ import (
 // view is one look at the kernel's tables, shared by the proofs of many volumes.
 type view struct {
 	mounts   []sys.MountInfo
+	tree     mountTree
 	mappings []sys.DMDevice
 }
 
@@ -39,7 +40,7 @@ func (m *Manager) look() (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &view{mounts, mappings}, nil
+	return &view{mounts, newMountTree(mounts), mappings}, nil
 }
 
 // ProofError is a broken link in the chain from a path to its ciphertext. Whatever is at that path is not given out.
@@ -68,7 +69,7 @@ func (m *Manager) prove(v *view, r *record) (*proven, error) {
 	if err != nil {
 		return nil, err
 	}
-	mount, ok := visible(v.mounts, mountpoint)
+	mount, ok := v.tree.visible(mountpoint)
 	if !ok {
 		return nil, broken("mount", "the host's mount table has no root")
 	}
@@ -84,7 +85,7 @@ func (m *Manager) prove(v *view, r *record) (*proven, error) {
 		return nil, broken("root", "%s shows the directory %s of a file system, not its root", mountpoint, mount.Root)
 	}
 	data := path.Join(mountpoint, filesystem.DataDir)
-	if over, _ := visible(v.mounts, data); over.ID != mount.ID {
+	if over, _ := v.tree.visible(data); over.ID != mount.ID {
 		return nil, broken("data", "%s is hidden by a mount of %s (%s)", data, over.Source, over.FSType)
 	}
 	device, err := m.deviceOf(r, mount)
@@ -121,37 +122,48 @@ func (m *Manager) mountpoint(name string) (string, error) {
 	return filepath.Join(dir, name), nil
 }
 
-// visible finds the mount that a path lies on, as walking there would: from the root, at each step into the mount that covers the next part of the
-// path. A mount table alone does not show that something was mounted over a directory above, or twice in one place.
-func visible(mounts []sys.MountInfo, path string) (sys.MountInfo, bool) {
+// mountTree is a mount table by what is mounted on what.
+type mountTree struct {
+	root     sys.MountInfo
+	hasRoot  bool
+	children map[int][]sys.MountInfo // by the ID of the mount below
+}
+
+func newMountTree(mounts []sys.MountInfo) mountTree {
+	t := mountTree{children: make(map[int][]sys.MountInfo, len(mounts))}
 	ids := make(map[int]bool, len(mounts))
 	for _, m := range mounts {
 		ids[m.ID] = true
 	}
-	var at sys.MountInfo
-	found := false
 	for _, m := range mounts {
-		if m.Mountpoint == "/" && (!ids[m.Parent] || m.Parent == m.ID) {
-			at, found = m, true
-		}
-	}
-	for range mounts { // a bound, should the table not be a tree
-		next := at
-		for _, m := range mounts {
-			if m.Parent != at.ID || m.ID == at.ID || !below(path, m.Mountpoint) {
-				continue
+		if m.Parent == m.ID || !ids[m.Parent] {
+			if m.Mountpoint == "/" {
+				t.root, t.hasRoot = m, true
 			}
+			continue
+		}
+		t.children[m.Parent] = append(t.children[m.Parent], m)
+	}
+	return t
+}
+
+// visible finds the mount that a path lies on, as walking there would: from the root, at each step into the mount that covers the next part of the
+// path. A mount table alone does not show that something was mounted over a directory above, or twice in one place.
+func (t mountTree) visible(path string) (sys.MountInfo, bool) {
+	at := t.root
+	for {
+		next := at
+		for _, m := range t.children[at.ID] {
 			// Of several on the way the first counts; of several in one place the last, which is on top.
-			if next.ID == at.ID || len(m.Mountpoint) <= len(next.Mountpoint) {
+			if below(path, m.Mountpoint) && (next.ID == at.ID || len(m.Mountpoint) <= len(next.Mountpoint)) {
 				next = m
 			}
 		}
 		if next.ID == at.ID {
-			break
+			return at, t.hasRoot
 		}
-		at = next
+		at = next // never twice the same: its own parent is another
 	}
-	return at, found
 }
 
 // below tells whether path is dir or lies in it.
@@ -245,15 +257,16 @@ func (m *Manager) mapping(v *view, r *record) (*sys.DMDevice, error) {
 
 // own is mapping without the proof, which closing does not need.
 func own(v *view, r *record) (*sys.DMDevice, error) {
+	name, prefix := luks.MappingName(r.UUID), cryptPrefix(r.UUID)
 	var found *sys.DMDevice
 	for i := range v.mappings {
 		d := &v.mappings[i]
 		switch {
-		case d.Name == luks.MappingName(r.UUID) && strings.HasPrefix(d.UUID, cryptPrefix(r.UUID)):
+		case d.Name == name && strings.HasPrefix(d.UUID, prefix):
 			found = d
-		case d.Name == luks.MappingName(r.UUID):
+		case d.Name == name:
 			return nil, broken("mapping", "a device-mapper device named %s exists and is %q, not ours", d.Name, d.UUID)
-		case strings.HasPrefix(d.UUID, cryptPrefix(r.UUID)):
+		case strings.HasPrefix(d.UUID, prefix):
 			return nil, &Error{Code: CodeInUse, Err: fmt.Errorf("the container is open as /dev/mapper/%s, by somebody else: close it with `cryptsetup close %s`",
 				d.Name, d.Name)}
 		}
@@ -268,12 +281,12 @@ func cryptPrefix(uuid string) string {
 
 func mappingPath(uuid string) string { return "/dev/mapper/" + luks.MappingName(uuid) }
 
-// mountsOf are the mounts of a mapping in a mount table, as indices. A btrfs is known by its source, since its number is its own.
+// mountsOf are the mounts of a mapping in a mount table. A btrfs is known by its source, since its number is its own.
 func mountsOf(mounts []sys.MountInfo, r *record, d *sys.DMDevice) []sys.MountInfo {
+	path, node := mappingPath(r.UUID), fmt.Sprintf("/dev/dm-%d", d.Minor)
 	var found []sys.MountInfo
 	for _, mount := range mounts {
-		if mount.Major == d.Major && mount.Minor == d.Minor ||
-			mount.FSType == "btrfs" && (mount.Source == mappingPath(r.UUID) || mount.Source == fmt.Sprintf("/dev/dm-%d", d.Minor)) {
+		if mount.Major == d.Major && mount.Minor == d.Minor || mount.FSType == "btrfs" && (mount.Source == path || mount.Source == node) {
 			found = append(found, mount)
 		}
 	}

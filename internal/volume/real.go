@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/voluks/voluks/internal/backing"
 	"github.com/voluks/voluks/internal/filesystem"
@@ -41,16 +42,22 @@ func NewStorage(o StorageOptions) Storage {
 
 type realImages struct{}
 
+// sparseNeed is room, in bytes, for what mkfs writes into a new sparse image.
+const sparseNeed = 16 << 20
+
 func (realImages) Create(ctx context.Context, path string, size int64, alloc string) error {
 	full, err := backing.ImageSize(size)
 	if err != nil {
 		return err
 	}
-	if alloc == AllocFull {
-		// Before anything is allocated: a disk that is filled to the brim on the way to an error hurts everybody else on it.
-		if err := backing.Reserve(ctx, filepath.Dir(path), full); err != nil {
-			return err
-		}
+	// Before anything is allocated: a disk that is filled to the brim on the way to an error hurts everybody else on it. What format and mkfs write must
+	// be there for a sparse image too.
+	need := full
+	if alloc == AllocSparse {
+		need = min(full, backing.HeaderSize+sparseNeed)
+	}
+	if err := backing.Reserve(ctx, filepath.Dir(path), need); err != nil {
+		return err
 	}
 	return backing.At(path).Create(ctx, full, backing.Alloc(alloc))
 }
@@ -64,6 +71,19 @@ func (realImages) Size(path string) (int64, error) {
 		return 0, fmt.Errorf("size of %s: %w", path, sys.ErrNotRegular)
 	}
 	return info.Size() - backing.HeaderSize, nil
+}
+
+func (realImages) Room(path string) (missing, left int64, err error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	st, err := sys.Statfs(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	const block = 512 // bytes; the unit of st_blocks, whatever the file system's
+	return max(0, info.Size()-info.Sys().(*syscall.Stat_t).Blocks*block), st.Avail, nil
 }
 
 func (realImages) Attach(ctx context.Context, path string) (Attachment, error) {

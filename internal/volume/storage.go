@@ -33,6 +33,8 @@ type Images interface {
 	Create(ctx context.Context, path string, size int64, alloc string) error
 	// Size is the room for a file system in the file, in bytes; fs.ErrNotExist if there is none.
 	Size(path string) (int64, error)
+	// Room tells of a file how many bytes are promised and not yet taken from the disk, and how many the disk has left for them.
+	Room(path string) (missing, left int64, err error)
 	// Attach puts a loop device over the file, or finds the one that is there. While the attachment is open, and then as long as anything uses the
 	// device, the device stays; after that it goes by itself. backing.ErrInUse if somebody else has the file.
 	Attach(ctx context.Context, path string) (Attachment, error)

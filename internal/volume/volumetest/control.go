@@ -125,6 +125,13 @@ func (f *Machine) Weak(on bool) {
 	f.weak = on
 }
 
+// Fill leaves so many bytes on the disk that images lie on.
+func (f *Machine) Fill(left int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left = left
+}
+
 // KeepOpen makes a process of the host have a file open below a mountpoint.
 func (f *Machine) KeepOpen(target string, on bool) {
 	f.mu.Lock()

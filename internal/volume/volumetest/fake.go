@@ -40,8 +40,9 @@ type Machine struct {
 	nextID     int             // of mounts
 	boots      int
 	log        []string
-	weak       bool // bare mountpoints cannot be made immutable
-	unknown    bool // /proc cannot be read
+	weak       bool  // bare mountpoints cannot be made immutable
+	unknown    bool  // /proc cannot be read
+	left       int64 // bytes free on the disk below
 }
 
 type fileID struct{ dev, ino uint64 }
@@ -91,7 +92,7 @@ const (
 func NewMachine(t testing.TB) *Machine {
 	return &Machine{
 		t: t, disks: map[fileID]*disk{}, loops: map[uint32]*loop{}, mappings: map[string]*mapping{}, open: map[string]bool{},
-		processes: map[int]uint64{}, bare: map[string]bool{}, nextID: rootID + 1, boots: 1,
+		processes: map[int]uint64{}, bare: map[string]bool{}, left: 1 << 40, nextID: rootID + 1, boots: 1,
 	}
 }
 

@@ -75,6 +75,13 @@ func (p images) Size(path string) (int64, error) {
 	return 0, fmt.Errorf("%s is no image", path)
 }
 
+func (p images) Room(path string) (missing, left int64, err error) {
+	size, err := p.Size(path)
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	return size, p.m.left, err
+}
+
 func (p images) Attach(ctx context.Context, path string) (volume.Attachment, error) {
 	unlock, err := p.begin(ctx)
 	if err != nil {

@@ -34,12 +34,27 @@ type Node struct {
 func NewNode(t testing.TB) *Node {
 	t.Helper()
 	n := &Node{
-		Machine: NewMachine(t), Paths: config.PathsUnder(t.TempDir()), Provider: kektest.NewMemory("test"),
+		Machine: NewMachine(t), Paths: config.PathsUnder(memoryDir(t)), Provider: kektest.NewMemory("test"),
 		Defaults: volume.Defaults{Size: 64 << 20, FS: "ext4", Overcommit: true}, now: time.Now(),
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	n.Keyring = &keyslot.Keyring{KEK: n.Provider.Set(), Recipients: []recovery.Recipient{Recipient(t)}}
 	return n
+}
+
+// memoryDir is a temporary directory that no disk has to write, if there can be one: enumerations make thousands of small files.
+func memoryDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "voluks-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // Recipient makes a recovery recipient whose identity is thrown away.
