@@ -37,6 +37,8 @@ Set up this node, start the agent, and use a volume:
 			volumeCommand(e),
 			keyslotCommand(e),
 			recoveryCommand(e),
+			bootCommand(e),
+			systemdCommand(e),
 			doctorCommand(e),
 			versionCommand(e),
 			workerCommand(e),

@@ -14,10 +14,13 @@ func main() { os.Exit(run(os.Args, newEnv())) }
 
 // run is the whole program; the exit status is the return value.
 func run(args []string, e *env) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	ctx, hangup := context.WithCancel(ctx)
+	defer hangup()
+	e.hangups(ctx, hangup)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	err := runApp(ctx, args, e)
+	err := runApp(ctx, asHelper(args), e)
 	if ctx.Err() != nil && err != nil {
 		err = &interruptedError{err}
 	}

@@ -36,6 +36,9 @@ const (
 	spares = 1
 )
 
+// workerEnv is what workers get of the environment: where systemd has put the credentials of the unit.
+var workerEnv = []string{"CREDENTIALS_DIRECTORY"}
+
 func serveCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
@@ -75,6 +78,7 @@ func (e *env) serve(ctx context.Context) error {
 	if set := providers.Open(cfg); providers.Check(set) != nil {
 		log.Error("volumes cannot be opened", "error", providers.Check(set))
 	}
+	e.onHangup(log, cfg.Docker.Socket)
 	listener, err := pluginListener(log, cfg)
 	if err != nil {
 		return err
@@ -82,6 +86,7 @@ func (e *env) serve(ctx context.Context) error {
 	client := worker.NewClient(worker.Options{
 		Manager: e.manager(log, defaults(cfg)),
 		Command: append(append([]string{"/proc/self/exe"}, e.globals()...), "worker"),
+		Env:     workerEnv,
 		Spares:  spares,
 		Log:     log,
 	})
