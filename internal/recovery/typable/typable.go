@@ -2,11 +2,12 @@
 
 // Package typable makes recovery keys that a person can type, in the form that systemd gives them, so that systemd's own tools take them for their own.
 //
-// Facts, as found in systemd (systemd-cryptenroll --recovery-key, systemd-cryptsetup) and by running version 252: a key is 256 random bits written in
+// Facts, as found in systemd (systemd-cryptenroll --recovery-key, systemd-cryptsetup) and by running versions 252 and 257: a key is 256 random bits written in
 // modhex, an alphabet of 16 letters that lie alike on most keyboards, as eight groups of eight with a dash between. The passphrase of the key slot is
 // that text of 71 bytes, dashes included, and not the bits. The slot has PBKDF2 with 1,000 iterations, since the key has full entropy. A token of type
 // "systemd-recovery" names the slot and holds nothing else; by it systemd-cryptenroll lists the slot as "recovery". What is typed at a
-// prompt may lack the dashes and may be in upper case: systemd-cryptsetup then tries the normal form. Plain cryptsetup does not: it wants the text as it was printed.
+// prompt may lack the dashes and may be in upper case: systemd-cryptsetup then tries the normal form. It does not do so with the content of a key file, and
+// plain cryptsetup never does: they want the text as it was printed.
 //
 // The form has no checksum. A letter outside the alphabet and a wrong length can be told, a wrong letter only by the slot not opening.
 package typable
