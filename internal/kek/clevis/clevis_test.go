@@ -184,7 +184,7 @@ func TestForeignWraps(t *testing.T) {
 	fakes := fakeClevis(t, "touch "+ran)
 
 	jwe := func(header string) string { return base64.RawURLEncoding.EncodeToString([]byte(header)) + ".a.b.c.d" }
-	good := jwe(`{"kid":"k","clevis":{"pin":"tang","tang":{"url":"http://tang"}}}`)
+	good, good2 := jwe(`{"kid":"k","clevis":{"pin":"tang","tang":{"url":"http://tang"}}}`), jwe(`{"clevis":{"pin":"tang","tang":{"url":"http://tang2"}}}`)
 	tang := clevis.Settings{Pin: "tang", Policy: `{"url":"http://tang","thp":"x"}`}
 	tpm := clevis.Settings{Pin: "tpm2", Policy: `{"pcr_ids":"7"}`}
 	pkcs11 := clevis.Settings{Pin: "pkcs11", Policy: `{"uri":"pkcs11:token=a"}`}
@@ -202,7 +202,7 @@ func TestForeignWraps(t *testing.T) {
 		"other PCRs":           {tpm, jwe(`{"clevis":{"pin":"tpm2","tpm2":{"hash":"sha256","key":"ecc","pcr_bank":"sha256","pcr_ids":"8"}}}`)},
 		"no PCRs":              {tpm, jwe(`{"clevis":{"pin":"tpm2","tpm2":{"hash":"sha256","key":"ecc"}}}`)},
 		"a module":             {pkcs11, jwe(`{"clevis":{"pin":"pkcs11","pkcs11":{"uri":"pkcs11:token=a?module-path=/tmp/x.so"}}}`)},
-		"another threshold":    {sss, jwe(`{"clevis":{"pin":"sss","sss":{"t":2,"jwe":["` + good + `","` + good + `"]}}}`)},
+		"another threshold":    {sss, jwe(`{"clevis":{"pin":"sss","sss":{"t":2,"jwe":["` + good + `","` + good2 + `"]}}}`)},
 		"one server twice":     {sss, jwe(`{"clevis":{"pin":"sss","sss":{"t":1,"jwe":["` + good + `","` + good + `"]}}}`)},
 		"another server below": {sss, jwe(`{"clevis":{"pin":"sss","sss":{"t":1,"jwe":["` + good + `","` + jwe(`{"clevis":{"pin":"tang","tang":{"url":"`+evil+`"}}}`) + `"]}}}`)},
 	} {

@@ -3,6 +3,7 @@
 package vault_test
 
 import (
+	"encoding/pem"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -171,8 +172,18 @@ func TestRedirect(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Wipe()
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, active+r.URL.Path, http.StatusTemporaryRedirect)
+	}))
+	t.Cleanup(secure.Close)
+	ca := write(t, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})))
 	calls := len(f.calls)
-	for name, to := range map[string]string{"in circles": standby, "to another path": active + "/v1/evil", "out of the protocol": "https://127.0.0.1:1"} {
+	w, _, _, err = open(t, vault.Settings{Address: secure.URL, CAFile: ca, Key: "plain", TokenFile: write(t, "s.token")}).Generate(t.Context(), b)
+	w.Wipe()
+	if err == nil {
+		t.Error("sent out of TLS, it worked")
+	}
+	for name, to := range map[string]string{"in circles": standby, "to another path": active + "/v1/evil"} {
 		target = to
 		if w, _, _, err := p.Generate(t.Context(), b); err == nil {
 			w.Wipe()
