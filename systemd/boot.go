@@ -59,9 +59,10 @@ func (b BootMount) Units() ([]Unit, error) {
 	}
 	o := unit.NewUnitOption
 	before := "umount.target"
-	install, options := "RequiredBy", []string{"defaults"}
+	// Without the option systemd unmounts it whenever udev takes the device for unready for a moment (F19).
+	install, options := "RequiredBy", []string{"x-systemd.device-bound=no"}
 	if b.Network {
-		options = []string{"_netdev"}
+		options = append(options, "_netdev")
 	}
 	if b.NoFail {
 		install, options = "WantedBy", append(options, "nofail")
