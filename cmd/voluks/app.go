@@ -63,7 +63,9 @@ Set up this node, start the agent, and use a volume:
 // complete gives a command what all of them have.
 func complete(c *cli.Command, parent string) {
 	name := parent + " " + c.Name
-	c.HelpName = name
+	if parent != "voluks" {
+		c.HelpName = name // cli itself puts the program's name before that of a command of the first level
+	}
 	c.HideHelpCommand = true
 	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return &usageError{command: name, text: err.Error()} }
 	if len(c.Subcommands) == 0 {

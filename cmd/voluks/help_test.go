@@ -14,17 +14,18 @@ func TestHelp(t *testing.T) {
 	app := newApp(newEnv())
 	texts := map[string]string{"voluks": app.CustomAppHelpTemplate}
 	leaves := map[string]bool{}
-	var walk func(commands []*cli.Command)
-	walk = func(commands []*cli.Command) {
+	var walk func(parent string, commands []*cli.Command)
+	walk = func(parent string, commands []*cli.Command) {
 		for _, c := range commands {
-			texts[c.HelpName] = c.CustomHelpTemplate
+			name := parent + " " + c.Name
+			texts[name] = c.CustomHelpTemplate
 			if len(c.Subcommands) == 0 {
-				leaves[c.HelpName] = true
+				leaves[name] = true
 			}
-			walk(c.Subcommands)
+			walk(name, c.Subcommands)
 		}
 	}
-	walk(app.Commands)
+	walk("voluks", app.Commands)
 	for name, text := range texts {
 		if !strings.Contains(text, "\nEXIT STATUS:\n     0  done\n") {
 			t.Errorf("%s --help has no EXIT STATUS:\n%s", name, text)

@@ -65,19 +65,23 @@ func terminal(t *testing.T) (*person, *env) {
 	return p, &env{stdin: tty, stdout: tty, stderr: tty, root: t.TempDir()}
 }
 
+// text is the screen.
+func (p *person) text() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen.String()
+}
+
 // sees waits until the screen matches, and returns the match.
 func (p *person) sees(pattern string) []string {
 	p.t.Helper()
 	re := regexp.MustCompile(pattern)
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		p.mu.Lock()
-		m := re.FindStringSubmatch(p.seen.String())
-		p.mu.Unlock()
-		if m != nil {
+		if m := re.FindStringSubmatch(p.text()); m != nil {
 			return m
 		}
 	}
-	p.t.Fatalf("never saw %s, only:\n%s", pattern, p.seen.String())
+	p.t.Fatalf("never saw %s, only:\n%s", pattern, p.text())
 	return nil
 }
 
@@ -103,7 +107,7 @@ func TestInitOnATerminal(t *testing.T) {
 	p.sees(`not how it ends(?s:.)*characters: $`)
 	p.types(strings.ToLower(identity[len(identity)-6:]))
 	if got := <-status; got != 0 {
-		t.Fatalf("exit status %d:\n%s", got, p.seen.String())
+		t.Fatalf("exit status %d:\n%s", got, p.text())
 	}
 	key, err := secret.Move([]byte(identity + "\n"))
 	if err != nil {
@@ -121,7 +125,7 @@ func TestInitOnATerminal(t *testing.T) {
 	if got := cfg.Recovery; !got.Confirmed || len(got.Recipients) != 1 || got.Recipients[0] != ids[0].Recipient().String() {
 		t.Errorf("the configuration has %+v, want the recipient of what was shown", got)
 	}
-	if n := strings.Count(p.seen.String(), identity); n != 1 {
+	if n := strings.Count(p.text(), identity); n != 1 {
 		t.Errorf("the identity was shown %d times", n)
 	}
 	err = filepath.WalkDir(e.root, func(path string, d os.DirEntry, err error) error {
@@ -172,8 +176,8 @@ func TestConfirm(t *testing.T) {
 	}
 	p, e := terminal(t)
 	e.json = true // a program reads along: nobody to ask
-	if err := e.confirm(t.Context(), false, "Remove db?", "retry"); err == nil || p.seen.Len() > 0 {
-		t.Errorf("got %v, and asked %q", err, p.seen.String())
+	if err := e.confirm(t.Context(), false, "Remove db?", "retry"); err == nil || p.text() != "" {
+		t.Errorf("got %v, and asked %q", err, p.text())
 	}
 	if err := e.confirm(t.Context(), true, "Remove db?", "retry"); err != nil {
 		t.Errorf("with force: %v", err)

@@ -233,6 +233,8 @@ func (a *agent) settle(ctx context.Context) {
 	}
 	infos, err := a.volumes.List(ctx)
 	if err != nil {
+		a.log.Error("the volumes cannot be listed", "error", err)
+		a.notify.Status("the volumes cannot be listed: %v", err)
 		return
 	}
 	mounted := 0
