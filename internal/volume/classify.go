@@ -52,7 +52,7 @@ func classify(err error) Code {
 	switch {
 	case is(errUnusable), as[*damagedError](err), is(header.ErrDamaged, header.ErrNotLUKS, header.ErrLUKS1), as[*header.StrictError](err):
 		return CodeDamaged
-	case is(sys.ErrNotRegular):
+	case is(sys.ErrNotRegular, syscall.EIO):
 		return CodeDamaged
 	case as[*luks.TableError](err):
 		return CodePlaintext

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 	"time"
 
@@ -142,8 +141,11 @@ func (m *Manager) describeOpen(v *view, r *record, info *Info) {
 			info.State, info.Reason = StateStuck, fmt.Sprintf("its mapping %s is suspended", p.mapping.Name)
 			return
 		}
-		if readOnly(p.mount.SuperOptions) {
+		if halted(p.mount.SuperOptions) {
 			info.Warnings = append(info.Warnings, "its file system is read-only, which it becomes by itself after an I/O error: see the kernel's log")
+		}
+		if n, err := m.s.Kernel.FSErrors(p.mount.FSType, p.mapping.Minor); err == nil && n > 0 {
+			info.Warnings = append(info.Warnings, fmt.Sprintf("its file system has recorded %d errors, and may take no more writes: see the kernel's log, and check it with fsck", n))
 		}
 		m.describeUsage(p.path, info)
 		return
@@ -165,8 +167,15 @@ func (m *Manager) describeOpen(v *view, r *record, info *Info) {
 	}
 }
 
-func readOnly(superOptions string) bool {
-	return slices.Contains(strings.Split(superOptions, ","), "ro")
+// halted tells from a file system's own options whether it has stopped writing. ext4 up to Linux 6.11 says "ro", later ones "emergency_ro" or, in
+// between, nothing.
+func halted(superOptions string) bool {
+	for _, o := range strings.Split(superOptions, ",") {
+		if o == "ro" || o == "emergency_ro" || o == "shutdown" {
+			return true
+		}
+	}
+	return false
 }
 
 // describeUsage asks the file system how full it is. It answers from memory; should it not answer, only this question is left open.

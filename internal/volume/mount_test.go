@@ -323,6 +323,10 @@ func TestWarnings(t *testing.T) {
 	if w := inspect(t, n, "db").Warnings; len(w) != 2 || !strings.Contains(w[0], "plaintext") || !strings.Contains(w[1], "1 MiB left") {
 		t.Errorf("warnings %v", w)
 	}
+	n.Break(inspect(t, n, "db").UUID)
+	if w := inspect(t, n, "db").Warnings; len(w) != 3 || !strings.Contains(w[2], "fsck") {
+		t.Errorf("warnings %v", w)
+	}
 	n.Manager().Unmount(t.Context(), "db", "a")
 	n.Weak(false)
 	n.Fill(1 << 40)

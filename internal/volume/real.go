@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -220,6 +221,17 @@ func (realKernel) BtrfsDevices(fsUUID string) ([]sys.Dev, error) {
 		all = append(all, d)
 	}
 	return all, nil
+}
+
+func (realKernel) FSErrors(fstype string, minor uint32) (int, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/sys/fs/%s/dm-%d/errors_count", fstype, minor))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
 func (realKernel) Namespaces() ([]sys.MountNamespace, error) { return sys.MountNamespaces() }

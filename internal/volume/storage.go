@@ -104,6 +104,8 @@ type Kernel interface {
 	FileID(path string) (dev, ino uint64, err error)
 	// BtrfsDevices are the devices of a mounted btrfs; none if no btrfs with that UUID is mounted.
 	BtrfsDevices(fsUUID string) ([]sys.Dev, error)
+	// FSErrors is how many errors the file system on a mapping has recorded, as far as it counts them (ext4 does): 0 if it does not.
+	FSErrors(fstype string, minor uint32) (int, error)
 	// Namespaces are all mount namespaces with what is mounted in them. An error means that nobody knows, never that there are none.
 	Namespaces() ([]sys.MountNamespace, error)
 	// ProcessStart is sys.ProcessStart: fs.ErrNotExist only if the process is positively gone.

@@ -177,6 +177,17 @@ func (f *Machine) Suspend(uuid string, on bool) {
 	f.t.Fatalf("container %s is not open", uuid)
 }
 
+// Break makes the file system in a container see an I/O error.
+func (f *Machine) Break(uuid string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range f.mappings {
+		if m.uuid == uuid {
+			m.errors++
+		}
+	}
+}
+
 // Pin binds an image to a loop device as another program would.
 func (f *Machine) Pin(image string) {
 	f.mu.Lock()

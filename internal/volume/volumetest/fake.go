@@ -61,6 +61,7 @@ type mapping struct {
 	loop       *loop
 	box        *container
 	suspended  bool
+	errors     int    // that the file system on it has seen
 	table      string // overrides the crypt target, for tests of the proof
 }
 

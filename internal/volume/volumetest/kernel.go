@@ -126,6 +126,20 @@ func (p kernel) BtrfsDevices(fsUUID string) ([]sys.Dev, error) {
 	return nil, nil
 }
 
+func (p kernel) FSErrors(fstype string, minor uint32) (int, error) {
+	unlock, err := p.begin(context.Background())
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	for _, m := range p.m.mappings {
+		if m.minor == minor && fstype == "ext4" {
+			return m.errors, nil
+		}
+	}
+	return 0, nil
+}
+
 func (p kernel) Namespaces() ([]sys.MountNamespace, error) {
 	unlock, err := p.begin(context.Background())
 	if err != nil {
