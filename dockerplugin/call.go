@@ -88,7 +88,11 @@ func (c *call) public(err error) error {
 	c.log.Log(c.ctx, level, "request failed", "code", string(code), "error", err)
 	switch code {
 	case volume.CodeInternal:
-		return fmt.Errorf("%s volume %q: internal error; the log of voluks has it as operation %s", c.verb, c.name, c.id)
+		what := c.verb
+		if c.name != "" {
+			what += fmt.Sprintf(" volume %q", c.name)
+		}
+		return fmt.Errorf("%s: internal error; the log of voluks has it as operation %s", what, c.id)
 	case volume.CodeInvalid, volume.CodeNotFound, volume.CodeExists:
 		return err // the text alone says what to do
 	default:

@@ -131,13 +131,23 @@ func (n *node) call(call, body string) string {
 	return strings.TrimSpace(string(answer))
 }
 
+// listsNothing wants an empty list. Only root may look at the host's mounts and mappings; others are told so in the log.
+func (n *node) listsNothing() {
+	n.t.Helper()
+	want := `{"Volumes":[]}`
+	if os.Geteuid() != 0 {
+		want = `{"Err":"list: internal error; the log of voluks has it as operation`
+	}
+	if got := n.call("VolumeDriver.List", "{}"); !strings.HasPrefix(got, want) {
+		n.t.Errorf("List: got %s, want %s", got, want)
+	}
+}
+
 // The whole way from the socket to a worker process and back, and a clean end.
 func TestServe(t *testing.T) {
 	n := newNode(t)
 	a := n.serve()
-	if got := n.call("VolumeDriver.List", "{}"); got != `{"Volumes":[]}` {
-		t.Errorf("List: %s", got)
-	}
+	n.listsNothing()
 	if got := n.call("VolumeDriver.Unmount", `{"Name":"db","ID":"x"}`); !strings.Contains(got, "no such volume") { // answered by a worker
 		t.Errorf("Unmount: %s", got)
 	}
@@ -164,9 +174,7 @@ func TestServeFollowsTheConfiguration(t *testing.T) {
 	if got := n.call("VolumeDriver.Create", `{"Name":"db"}`); !strings.Contains(got, "config.toml:2: nonsense") {
 		t.Errorf("Create: %s", got)
 	}
-	if got := n.call("VolumeDriver.List", `{}`); got != `{"Volumes":[]}` {
-		t.Errorf("List: %s", got)
-	}
+	n.listsNothing()
 }
 
 func TestSecondAgent(t *testing.T) {
