@@ -81,8 +81,9 @@ func TestConformance(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 	kektest.Run(t, kektest.Target{
-		New:   func(t *testing.T) kek.Provider { return open(t, s) },
-		Other: func(t *testing.T) kek.Provider { return open(t, other) },
+		New:    func(t *testing.T) kek.Provider { return open(t, s) },
+		Other:  func(t *testing.T) kek.Provider { return open(t, other) },
+		Stride: 5,
 	})
 }
 

@@ -158,8 +158,9 @@ func (s *Settings) failed(ctx context.Context, setting string, err error) error 
 	case !errors.As(err, &exit):
 		return bad
 	}
-	for _, words := range []string{"TCTI", "TPM2 support is not", "TPM2 not supported", "No TPM2 device"} {
-		if strings.Contains(exit.Stderr, words) {
+	said := strings.ToLower(exit.Stderr)
+	for _, words := range []string{"tcti", "tpm2 support is not", "tpm2 not supported", "no tpm2 device"} {
+		if strings.Contains(said, words) {
 			return fmt.Errorf("%w: the TPM cannot be used now: %w", kek.ErrUnavailable, bad)
 		}
 	}
