@@ -28,6 +28,8 @@ type view struct {
 	mounts   []sys.MountInfo
 	tree     mountTree
 	mappings []sys.DMDevice
+	// mountsDir is where volumes are mounted, as the kernel's tables have it: without symbolic links on the way. Empty if it does not exist.
+	mountsDir string
 }
 
 func (m *Manager) look() (*view, error) {
@@ -40,7 +42,11 @@ func (m *Manager) look() (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &view{mounts, newMountTree(mounts), mappings}, nil
+	dir, err := m.mountsDir()
+	if err != nil && !errors.Is(err, ErrNotMounted) {
+		return nil, err
+	}
+	return &view{mounts, newMountTree(mounts), mappings, dir}, nil
 }
 
 // ProofError is a broken link in the chain from a path to its ciphertext. Whatever is at that path is not given out.
@@ -65,10 +71,10 @@ type proven struct {
 // prove goes through the chain. ErrNotMounted if nothing is mounted where the volume belongs; ErrPlaintext around a *ProofError if something is, and
 // is not this volume; any other error if that could not be found out.
 func (m *Manager) prove(v *view, r *record) (*proven, error) {
-	mountpoint, err := m.mountpoint(r.Name)
-	if err != nil {
-		return nil, err
+	if v.mountsDir == "" {
+		return nil, ErrNotMounted
 	}
+	mountpoint := filepath.Join(v.mountsDir, r.Name)
 	mount, ok := v.tree.visible(mountpoint)
 	if !ok {
 		return nil, broken("mount", "the host's mount table has no root")
@@ -107,8 +113,16 @@ func (m *Manager) prove(v *view, r *record) (*proven, error) {
 	return &proven{data, mount, mapping}, nil
 }
 
-// mountpoint is where a volume is mounted, as the kernel's tables have it: without symbolic links on the way.
+// mountpoint is where a volume is mounted; ErrNotMounted if none can be.
 func (m *Manager) mountpoint(name string) (string, error) {
+	dir, err := m.mountsDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, name), nil
+}
+
+func (m *Manager) mountsDir() (string, error) {
 	dir, err := filepath.EvalSymlinks(m.o.Paths.MountsDir())
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", ErrNotMounted
@@ -117,9 +131,9 @@ func (m *Manager) mountpoint(name string) (string, error) {
 		dir, err = filepath.Abs(dir)
 	}
 	if err != nil {
-		return "", fmt.Errorf("find the mountpoint: %w", err)
+		return "", fmt.Errorf("find the mountpoints: %w", err)
 	}
-	return filepath.Join(dir, name), nil
+	return dir, nil
 }
 
 // mountTree is a mount table by what is mounted on what.
