@@ -77,13 +77,11 @@ func allocate(ctx context.Context, f *os.File, size int64, a Alloc) error {
 	if a == Sparse {
 		return f.Truncate(size)
 	}
-	for end := int64(0); end < size; {
+	for at := int64(0); at < size; at += allocStep {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		end = min(end+allocStep, size)
-		// From the start each time: what is reserved already costs nothing.
-		if err := sys.Fallocate(f, end); err != nil {
+		if err := sys.FallocateRange(f, at, min(allocStep, size-at)); err != nil {
 			return err
 		}
 	}

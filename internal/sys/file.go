@@ -19,15 +19,18 @@ const (
 
 // Fallocate reserves real blocks for the first size bytes of f and makes it that long. A file system that cannot reserve gives an error that wraps
 // errors.ErrUnsupported; a full one gives ENOSPC, and may have reserved a part.
-func Fallocate(f *os.File, size int64) error {
+func Fallocate(f *os.File, size int64) error { return FallocateRange(f, 0, size) }
+
+// FallocateRange is Fallocate for length bytes at off, so that a large reservation can be made in steps.
+func FallocateRange(f *os.File, off, length int64) error {
 	err := control(f, func(fd int) error {
-		return retry(func() error { return unix.Fallocate(fd, 0, 0, size) })
+		return retry(func() error { return unix.Fallocate(fd, 0, off, length) })
 	})
 	if unsupported(err) {
-		return fmt.Errorf("reserve %d bytes for %s: %w: %w", size, f.Name(), err, errors.ErrUnsupported)
+		return fmt.Errorf("reserve %d bytes for %s: %w: %w", length, f.Name(), err, errors.ErrUnsupported)
 	}
 	if err != nil {
-		return fmt.Errorf("reserve %d bytes for %s: %w", size, f.Name(), err)
+		return fmt.Errorf("reserve %d bytes for %s: %w", length, f.Name(), err)
 	}
 	return nil
 }

@@ -20,7 +20,8 @@ import (
 // closes it, so the descriptor must stay open until a mapping or mount holds the device; close it early, or crash, and nothing is left behind.
 // The kernel keeps img's open file description, and with it a flock on it, for as long as the device is bound.
 //
-// Other users of loop devices may take the free one first; then the next is tried until ctx ends.
+// Other users of loop devices may take the free one first; then the next is tried, for at most 30 seconds. A free device that has no node in /dev is
+// ErrNoLoop after two seconds, which udev has to make one.
 func LoopAttach(ctx context.Context, img *os.File, blockSize int) (Loop, *os.File, error) {
 	dev, ino, err := FileID(img)
 	if err != nil {
@@ -34,29 +35,57 @@ func LoopAttach(ctx context.Context, img *os.File, blockSize int) (Loop, *os.Fil
 		return Loop{}, nil, fmt.Errorf("attach loop device: %w", err)
 	}
 	defer ctl.Close()
+	ctx, cancel := context.WithTimeout(ctx, attachPatience)
+	defer cancel()
+	start := time.Now()
 	for {
 		f, err := tryLoop(ctl, img, blockSize)
 		if err == nil {
 			l, err := loopStatus(f)
-			if err == nil && (l.BackingDev != dev || l.BackingIno != ino) {
-				err = fmt.Errorf("%s is bound to another file", l.Path)
-			}
-			if err == nil && l.BlockSize != blockSize {
-				err = fmt.Errorf("%s has blocks of %d bytes instead of %d", l.Path, l.BlockSize, blockSize)
+			if err == nil {
+				err = l.mustBe(dev, ino, blockSize)
 			}
 			if err != nil {
 				return Loop{}, nil, errors.Join(fmt.Errorf("attach %s to a loop device: %w", img.Name(), err), f.Close())
 			}
 			return l, f, nil
 		}
-		if !errors.Is(err, errLoopTaken) {
+		if isGone(err) && time.Since(start) > nodePatience {
+			err = fmt.Errorf("%w: %w", err, ErrNoLoop)
+		} else if errors.Is(err, errLoopTaken) {
+			err = wait(ctx, err)
+		}
+		if err != nil {
 			return Loop{}, nil, fmt.Errorf("attach %s to a loop device: %w", img.Name(), err)
 		}
-		select {
-		case <-ctx.Done():
-			return Loop{}, nil, fmt.Errorf("attach %s to a loop device: %w: %w", img.Name(), err, context.Cause(ctx))
-		case <-time.After(time.Millisecond + rand.N(10*time.Millisecond)):
-		}
+	}
+}
+
+// mustBe checks that the device is what was asked for.
+func (l Loop) mustBe(dev, ino uint64, blockSize int) error {
+	switch {
+	case l.BackingDev != dev || l.BackingIno != ino:
+		return fmt.Errorf("%s is bound to another file", l.Path)
+	case l.BlockSize != blockSize:
+		return fmt.Errorf("%s has blocks of %d bytes instead of %d", l.Path, l.BlockSize, blockSize)
+	case !l.Autoclear || l.ReadOnly || l.Offset != 0 || l.SizeLimit != 0:
+		return fmt.Errorf("%s is not bound as it was asked for", l.Path)
+	}
+	return nil
+}
+
+const (
+	attachPatience = 30 * time.Second
+	nodePatience   = 2 * time.Second
+)
+
+// wait pauses for some milliseconds, at random so that those who race do not meet again. At the end of ctx it returns err with the context's.
+func wait(ctx context.Context, err error) error {
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", err, context.Cause(ctx))
+	case <-time.After(time.Millisecond + rand.N(10*time.Millisecond)):
+		return nil
 	}
 }
 
