@@ -251,6 +251,8 @@ func (c *Client) call(ctx context.Context, r request) (answer, error) {
 	switch {
 	case errors.Is(err, errAbandoned):
 		return fail(volume.CodeStuck, err)
+	case err != nil && ctx.Err() != nil: // ended by its deadline, before or while it could undo
+		return fail(codeOfContext(ctx.Err()), err)
 	case err != nil:
 		return fail(volume.CodeInternal, err)
 	}
