@@ -25,6 +25,8 @@ var (
 	ErrWrongKey = errors.New("sealed slot key does not open")
 	// ErrNotOurs: there is something that Format must not replace.
 	ErrNotOurs = errors.New("container was not left by an interrupted creation of this volume")
+	// ErrNotReady: the creation of the volume has not ended.
+	ErrNotReady = errors.New("the volume is not complete")
 	// ErrNoSlot: all key slots are taken.
 	ErrNoSlot = errors.New("no free key slot")
 )
@@ -97,3 +99,11 @@ func (e *ProofError) Error() string {
 
 // Unwrap returns what the prover said.
 func (e *ProofError) Unwrap() error { return e.Err }
+
+// SharedSlotError means that a token of somebody else names a slot of ours, which can therefore not be
+// destroyed.
+type SharedSlotError struct{ Slot int }
+
+func (e *SharedSlotError) Error() string {
+	return fmt.Sprintf("a token that is not voluks's names key slot %d", e.Slot)
+}

@@ -41,7 +41,7 @@ func (w *writer) close() { _ = w.syncer.Close() }
 
 // settle makes a slot durable and proves it.
 func (w *writer) settle(slot int, key *secret.Key) error {
-	if err := w.syncer.Sync(); err != nil {
+	if err := w.sync(); err != nil {
 		return err
 	}
 	return Prove(w, slot, key)
@@ -52,5 +52,19 @@ func (w *writer) token(id int, json []byte) error {
 	if _, err := w.SetToken(id, json); err != nil {
 		return err
 	}
-	return w.syncer.Sync()
+	return w.sync()
 }
+
+// sync makes everything so far durable. After an error, which is a *syncError, nothing may be concluded
+// from anything that this process does.
+func (w *writer) sync() error {
+	if err := w.syncer.Sync(); err != nil {
+		return &syncError{err}
+	}
+	return nil
+}
+
+type syncError struct{ err error }
+
+func (e *syncError) Error() string { return e.err.Error() }
+func (e *syncError) Unwrap() error { return e.err }

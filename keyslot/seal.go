@@ -12,8 +12,9 @@ import (
 	"github.com/voluks/voluks/internal/secret"
 )
 
-// A sealed slot key is nonce, ciphertext and tag of AES-256-GCM under W. W seals one slot key in its
-// life, and that again at most once per move between providers, each time under a random nonce.
+// A sealed slot key is nonce, ciphertext and tag of AES-256-GCM under W. W seals one slot key of the
+// agent in its life, and for the moments of a rotation of the recovery slot that one's, each time under
+// a random nonce.
 const sealedSize = 12 + KeySize + 16
 
 // associated is what a sealed slot key is bound to: a token that is moved to another header, renamed

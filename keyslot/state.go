@@ -3,7 +3,9 @@
 package keyslot
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -21,10 +23,13 @@ type Slots struct {
 	Slots []Slot
 	// Volume is the token of the volume as a whole; nil until its file system exists.
 	Volume *VolumeToken
+	// Pending is a rotation that has not ended; nil if there is none. See Recover.
+	Pending *PendingToken
 
 	agent    []AgentToken
 	recovery []RecoveryToken
 	tokens   map[string]int // numbers of the tokens, by tokenKey
+	spent    []int          // numbers of tokens whose slot was destroyed by a rotation that died then
 }
 
 // Slot is one occupied key slot. It holds nothing secret.
@@ -46,6 +51,9 @@ type Slot struct {
 // KindUnclaimed is a slot without a token that looks like one of ours: left by a crash, or made by
 // hand with the same parameters. It may be somebody's.
 const KindUnclaimed = "unclaimed"
+
+// KindPending is the new slot of a rotation that has not ended.
+const KindPending = "pending"
 
 // Managed says whether the header has any token of voluks, whether or not it can be understood. Such a
 // container may hold data, and is never formatted.
@@ -79,6 +87,8 @@ func State(h *header.Header) (Slots, error) {
 	for number, slot := range h.Keyslots {
 		if known, ok := managed[number]; ok {
 			s.Slots = append(s.Slots, known)
+		} else if s.Pending.made(number, slot) && !named(h, number) {
+			s.Slots = append(s.Slots, Slot{Number: number, Kind: KindPending})
 		} else {
 			s.Slots = append(s.Slots, Slot{Number: number, Kind: kindOf(h, number, slot)})
 		}
@@ -100,6 +110,10 @@ func State(h *header.Header) (Slots, error) {
 // add takes in one token of ours.
 func (s *Slots) add(h *header.Header, id int, token header.Token, managed map[int]Slot) error {
 	bad := func(err error) error { return &TokenError{ID: id, Type: token.Type, Err: err} }
+	if spent(token, h.UUID) {
+		s.spent = append(s.spent, id)
+		return nil
+	}
 	decoded, err := decode(token.JSON)
 	if v := errVersion(""); errors.As(err, &v) {
 		return &VersionError{ID: id, Type: token.Type, Version: string(v)}
@@ -116,6 +130,8 @@ func (s *Slots) add(h *header.Header, id int, token header.Token, managed map[in
 		uuid, slot = t.UUID, Slot{Number: t.Slot, Managed: true, Role: RoleRecovery, Generation: t.Generation, Created: t.Created, Recipients: t.Recipients}
 	case VolumeToken:
 		uuid, slot.Number = t.UUID, -1
+	case PendingToken:
+		uuid, slot.Number = t.UUID, -1
 	}
 	if uuid != h.UUID {
 		return &ForeignTokenError{ID: id, Type: token.Type, UUID: uuid, Header: h.UUID}
@@ -125,6 +141,13 @@ func (s *Slots) add(h *header.Header, id int, token header.Token, managed map[in
 			return bad(errors.New("is there twice"))
 		}
 		s.Volume, s.tokens[tokenKey(TypeVolume, -1)] = &v, id
+		return nil
+	}
+	if p, ok := decoded.(PendingToken); ok {
+		if s.Pending != nil {
+			return bad(errors.New("is there twice"))
+		}
+		s.Pending, s.tokens[tokenKey(TypePending, -1)] = &p, id
 		return nil
 	}
 	if _, exists := h.Keyslots[slot.Number]; !exists {
@@ -143,7 +166,43 @@ func (s *Slots) add(h *header.Header, id int, token header.Token, managed map[in
 	return nil
 }
 
+// spent says whether a token is one whose slot is gone: libcryptsetup takes the number of a slot that it
+// destroys out of the tokens that name it. Nothing else makes one of ours without a slot.
+func spent(token header.Token, uuid string) bool {
+	if token.Type != TypeAgent && token.Type != TypeRecovery || len(token.Keyslots) != 0 {
+		return false
+	}
+	var t commonJSON
+	return json.Unmarshal(token.JSON, &t) == nil && t.V == version && t.UUID == uuid
+}
+
+// made says whether a slot can be the one that the rotation was about to make: it has its number, and
+// was not there before.
+func (t *PendingToken) made(number int, slot header.Keyslot) bool {
+	return t != nil && t.Slot() == number && !slices.ContainsFunc(t.Salts, func(s []byte) bool { return bytes.Equal(s, slot.KDF.Salt) })
+}
+
+// named says whether any token names a slot.
+func named(h *header.Header, number int, but ...int) bool {
+	for id, token := range h.Tokens {
+		if slices.Contains(token.Keyslots, number) && !slices.Contains(but, id) {
+			return true
+		}
+	}
+	return false
+}
+
 func tokenKey(kind string, slot int) string { return fmt.Sprintf("%s %d", kind, slot) }
+
+// Generation is the highest generation that the header knows of: of its slots, and of those that the
+// volume once had. It grows with each rotation, so that an older header is known by it.
+func (s *Slots) Generation() uint64 {
+	g := s.highest()
+	if s.Volume != nil {
+		g = max(g, s.Volume.HighestGeneration)
+	}
+	return g
+}
 
 // highest is the highest generation of any managed slot.
 func (s *Slots) highest() uint64 {

@@ -22,6 +22,7 @@ const (
 	TypeAgent    = "voluks-agent"
 	TypeRecovery = "voluks-recovery"
 	TypeVolume   = "voluks-volume"
+	TypePending  = "voluks-pending"
 )
 
 // version is the one that this voluks writes, and the only one that it reads.
@@ -151,7 +152,7 @@ type errVersion string
 
 func (e errVersion) Error() string { return "unknown version " + string(e) }
 
-// DecodeToken returns an AgentToken, RecoveryToken or VolumeToken. What it accepts is exactly what
+// DecodeToken returns an AgentToken, RecoveryToken, VolumeToken or PendingToken. What it accepts is exactly what
 // Encode writes, up to white space, order of members and ways to escape a character: headers are not
 // authenticated, and anything else was not written by voluks. The error of an unknown version is an
 // ErrUnknownVersion, whatever else is in the token.
@@ -190,6 +191,8 @@ func decode(raw []byte) (any, error) {
 		return decodeAs(raw, recoveryJSON.token, RecoveryToken.validate, RecoveryToken.Encode)
 	case TypeVolume:
 		return decodeAs(raw, volumeJSON.token, VolumeToken.validate, VolumeToken.Encode)
+	case TypePending:
+		return decodeAs(raw, pendingJSON.token, PendingToken.validate, PendingToken.Encode)
 	}
 	return nil, fmt.Errorf("type %q is not known", kind.Type)
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/internal/volume"
@@ -197,8 +198,27 @@ func (b *box) KillSlot(number int) error {
 			b.m.misuse("the last slot of %s is killed", c.uuid)
 		}
 		delete(c.slots, number)
+		for id, raw := range c.tokens {
+			c.tokens[id] = without(raw, number)
+		}
 		return nil
 	})
+}
+
+// without is a token that does not name a slot any more, which is what libcryptsetup makes of it when it destroys the slot.
+func without(raw json.RawMessage, number int) json.RawMessage {
+	var members map[string]json.RawMessage
+	var slots []string
+	if json.Unmarshal(raw, &members) != nil || json.Unmarshal(members["keyslots"], &slots) != nil {
+		return raw
+	}
+	slots = slices.DeleteFunc(slots, func(s string) bool { return s == fmt.Sprint(number) })
+	members["keyslots"], _ = json.Marshal(append([]string{}, slots...))
+	out, err := json.Marshal(members)
+	if err != nil {
+		return raw
+	}
+	return out
 }
 
 func (c *container) try(number int, key *secret.Key) error {

@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package keyslot
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/voluks/voluks/internal/crashpoint"
+	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/luks"
+	"github.com/voluks/voluks/luks/header"
+)
+
+// The order of writes of Rotate, what a crash after each of them leaves, and what Recover makes of it.
+// Each is durable before the next, on a descriptor that was opened before the first.
+//
+//	0 nothing          the volume as it was                              nothing
+//	1 pending token    the journal: target slot, its key sealed, salts   takes it away again
+//	2 new slot         a slot that only the journal knows                proves it and goes on from 3, or, if it
+//	                                                                     does not open, destroys it and goes to 0
+//	  sync, proof      the same
+//	3 publication      two slots of the role, both with tokens; both     proves the newer one and goes on
+//	                   open, and whoever opens takes the newer one
+//	4 old slot gone    the new slot, and a token that names none         removes the token
+//	5 old token gone   everything                                        nothing
+//
+// At each point a slot of the role opens, with what the node or the owner of the identity has: up to 3
+// the old one, from 3 on the new one, and nothing is retired before the new one is proven by two
+// implementations, on what is on the disk past all caches. A voluks that does not know pending tokens
+// opens all of them.
+
+// Rotated is what a rotation did, for receipts. It holds nothing secret.
+type Rotated struct {
+	Operation     string    `json:"operation"`
+	UUID          string    `json:"uuid"`
+	Role          string    `json:"role"`
+	OldSlot       int       `json:"old_slot"` // -1: there was none, or it is not known any more
+	NewSlot       int       `json:"new_slot"`
+	OldGeneration uint64    `json:"old_generation"` // 0: there was none
+	NewGeneration uint64    `json:"new_generation"`
+	KEK           *kek.Ref  `json:"kek,omitempty"`        // of the agent slot: what wraps W
+	Recipients    []string  `json:"recipients,omitempty"` // of the recovery slot
+	ProvedBy      []string  `json:"proved_by"`
+	Started       time.Time `json:"started"`
+	Ended         time.Time `json:"ended"`
+	Resumed       bool      `json:"resumed,omitempty"` // it was begun by a process that died
+	// Left are slots that an interrupted rotation may have made, or somebody else: nobody can tell, so
+	// they stay.
+	Left []int `json:"left,omitempty"`
+}
+
+// provers are who Prove asks.
+var provers = []string{"libcryptsetup", "luks.go"}
+
+// Rotate gives the slot of a role a new key, in a new slot, and destroys the old one. The volume may be
+// open. For the recovery slot the keyring's recipients are those whom the new key is sealed to; where
+// there is no such slot yet it is made. A rotation of that role that was interrupted is finished
+// instead of begun again, and told as Resumed.
+//
+// All that can fail elsewhere is done before the first write: the key provider wraps, and unwraps what
+// it has wrapped. After an error the volume opens as before; what is left is put in order by this call
+// where the disk still answers, else by the next one.
+//
+// Errors are those of Unlock and of Recover; ErrNotReady, ErrNoRecovery, ErrNoSlot, *TooLargeError,
+// *SharedSlotError: nothing was written; *ProofError: the new slot does not open, and is gone again.
+func Rotate(ctx context.Context, c Container, k *Keyring, role string) (*Rotated, error) {
+	r, err := rotate(ctx, c, k, role)
+	if err != nil {
+		return nil, fmt.Errorf("rotate the %s slot: %w", role, err)
+	}
+	return r, nil
+}
+
+func rotate(ctx context.Context, c Container, k *Keyring, role string) (*Rotated, error) {
+	if role != RoleAgent && role != RoleRecovery {
+		return nil, fmt.Errorf("there is no role %q", role)
+	}
+	if role == RoleRecovery && len(k.Recipients) == 0 {
+		return nil, ErrNoRecovery
+	}
+	found, err := recoverWith(ctx, c, k, nil)
+	if err != nil {
+		return nil, err
+	}
+	if found.Finished != nil && found.Finished.Role == role {
+		return found.Finished, nil
+	}
+	p, err := plan(ctx, c, k, role)
+	if err != nil {
+		return nil, err
+	}
+	defer p.wipe()
+	p.receipt.Left = found.Left
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := p.run(c); err != nil {
+		return p.clearUp(ctx, c, k, err)
+	}
+	p.receipt.Ended = k.now()
+	return &p.receipt, nil
+}
+
+// A rotation is one of which nothing is written yet.
+type rotation struct {
+	auth    luks.Auth
+	new     *enrolment
+	pending []byte
+	old     []retiree
+	receipt Rotated
+	before  *header.Header
+}
+
+// A retiree is a slot with its token, both to be taken away.
+type retiree struct {
+	slot       int
+	salt       []byte
+	token      int
+	generation uint64
+}
+
+func (p *rotation) wipe() {
+	p.auth.Key.Wipe()
+	if p.new != nil {
+		p.new.key.Wipe()
+	}
+}
+
+// plan makes everything that a rotation writes.
+func plan(ctx context.Context, c Container, k *Keyring, role string) (_ *rotation, err error) {
+	started := k.now()
+	h, err := c.Header()
+	if err != nil {
+		return nil, err
+	}
+	slots, err := State(h)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(slots.agent) == 0:
+		return nil, ErrNoAgentSlot
+	case slots.Volume == nil:
+		return nil, ErrNotReady
+	}
+	old := slots.retirees(h, role)
+	replaced := -1
+	for _, r := range old {
+		if named(h, r.slot, r.token) {
+			return nil, &SharedSlotError{Slot: r.slot}
+		}
+		replaced = r.token
+	}
+	number, err := freeSlot(h)
+	if err != nil {
+		return nil, err
+	}
+	generation := slots.Generation() + 1
+	agent := slots.agent[0]
+	w, err := k.KEK.Unwrap(ctx, kek.Binding{VolumeUUID: agent.UUID, Role: RoleAgent}, agent.KEK, agent.Wrap)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Wipe()
+	key, err := unseal(w, agent.Sealed, agent.UUID, RoleAgent, agent.Generation)
+	if err != nil {
+		return nil, err
+	}
+	p := &rotation{auth: luks.Auth{Slot: agent.Slot, Key: key}, old: old, before: h}
+	defer func() {
+		if err != nil {
+			p.wipe()
+		}
+	}()
+	// It also mends a damaged copy of the header, which the second prover does not read.
+	if err := c.TestSlot(agent.Slot, key); err != nil {
+		return nil, &ProofError{Slot: agent.Slot, By: provers[0], Err: err}
+	}
+	if role == RoleAgent {
+		p.new, err = k.newAgent(ctx, h.UUID, number, generation)
+	} else {
+		all := *k
+		all.NoRecovery = false // it is asked for by name
+		p.new, err = all.newRecovery(h.UUID, number, generation)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := room(h, replaced, p.new.token); err != nil {
+		return nil, err
+	}
+	return p, p.journal(h, w, role, generation, started)
+}
+
+// journal makes the pending token and the receipt.
+func (p *rotation) journal(h *header.Header, w *secret.Key, role string, generation uint64, started time.Time) error {
+	token, err := decode(p.new.token)
+	if err != nil {
+		return err
+	}
+	t := PendingToken{UUID: h.UUID, Operation: rand.Text()}
+	for _, number := range slices.Sorted(maps.Keys(h.Keyslots)) {
+		t.Salts = append(t.Salts, h.Keyslots[number].KDF.Salt)
+	}
+	p.receipt = Rotated{
+		Operation: t.Operation, UUID: h.UUID, Role: role, OldSlot: -1, NewSlot: p.new.slot, NewGeneration: generation,
+		ProvedBy: provers, Started: started,
+	}
+	for _, r := range p.old {
+		p.receipt.OldSlot, p.receipt.OldGeneration = r.slot, r.generation
+	}
+	switch token := token.(type) {
+	case AgentToken:
+		t.Agent, p.receipt.KEK = &token, &token.KEK
+	case RecoveryToken:
+		t.Recovery, p.receipt.Recipients = &token, token.Recipients
+		if t.Sealed, err = seal(w, p.new.key, h.UUID, RoleRecovery, generation); err != nil {
+			return err
+		}
+	}
+	p.pending, err = t.Encode()
+	return err
+}
+
+// run does the writes.
+func (p *rotation) run(c Container) error {
+	w, err := write(c)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	id, err := w.SetToken(-1, p.pending)
+	if err != nil {
+		return err
+	}
+	if err := w.sync(); err != nil {
+		return err
+	}
+	crashpoint.Hit("rotate.pending")
+	if err := w.AddSlot(p.auth, p.new.slot, p.new.key, luks.KDFRandomKey); err != nil {
+		return err
+	}
+	crashpoint.Hit("rotate.added")
+	if err := w.settle(p.new.slot, p.new.key); err != nil {
+		return err
+	}
+	crashpoint.Hit("rotate.proven")
+	if err := w.publish(id, p.new.token); err != nil {
+		return err
+	}
+	for _, old := range p.old {
+		if err := w.retire(old); err != nil {
+			return err
+		}
+	}
+	return p.compare(c)
+}
+
+// compare checks at the end that the slots of everybody else are as they were. F31 F35
+func (p *rotation) compare(c Container) error {
+	h, err := c.Header()
+	if err != nil {
+		return err
+	}
+	for number, was := range p.before.Keyslots {
+		if slices.ContainsFunc(p.old, func(r retiree) bool { return r.slot == number }) {
+			continue
+		}
+		if is, ok := h.Keyslots[number]; !ok || !slices.Equal(is.KDF.Salt, was.KDF.Salt) {
+			return fmt.Errorf("key slot %d, which this rotation does not concern, has changed meanwhile", number)
+		}
+	}
+	return nil
+}
+
+// clearUp puts the header in order after a rotation that failed with cause. After a failed sync nobody
+// knows what is on the disk, and a second one would not tell: that is for another process, which reads
+// it anew.
+func (p *rotation) clearUp(ctx context.Context, c Container, k *Keyring, cause error) (*Rotated, error) {
+	var failed *syncError
+	if errors.As(cause, &failed) {
+		return nil, cause
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearUpTime)
+	defer cancel()
+	found, err := recoverWith(ctx, c, k, p.new.key)
+	if err != nil {
+		return nil, fmt.Errorf("%w; put the header in order: %w", cause, err)
+	}
+	if found.Finished == nil || found.Finished.NewGeneration != p.receipt.NewGeneration {
+		return nil, cause
+	}
+	// What failed went well the second time.
+	found.Finished.Started, found.Finished.Resumed = p.receipt.Started, false
+	return found.Finished, nil
+}
+
+// clearUpTime is for a key provider to answer, on top of the caller's deadline.
+const clearUpTime = 20 * time.Second
+
+// retirees are the slots of a role with their tokens, the newest first.
+func (s *Slots) retirees(h *header.Header, role string) []retiree {
+	var all []retiree
+	add := func(kind string, slot int, generation uint64) {
+		all = append(all, retiree{slot, h.Keyslots[slot].KDF.Salt, s.tokens[tokenKey(kind, slot)], generation})
+	}
+	if role == RoleAgent {
+		for _, t := range s.agent {
+			add(TypeAgent, t.Slot, t.Generation)
+		}
+		return all
+	}
+	for _, t := range s.recovery {
+		add(TypeRecovery, t.Slot, t.Generation)
+	}
+	return all
+}
+
+// publish puts a token in the place of the pending one.
+func (w *writer) publish(id int, token []byte) error {
+	if err := w.token(id, token); err != nil {
+		return err
+	}
+	if err := readBack(w, token); err != nil {
+		return err
+	}
+	crashpoint.Hit("rotate.published")
+	return nil
+}
+
+// retire destroys a slot whose successor is proven, and removes its token.
+func (w *writer) retire(old retiree) error {
+	if err := w.kill(old.slot, old.salt, old.token); err != nil {
+		return err
+	}
+	crashpoint.Hit("rotate.destroyed")
+	return w.remove(old.token)
+}
+
+func (w *writer) remove(token int) error {
+	if err := w.RemoveToken(token); err != nil {
+		return err
+	}
+	if err := w.sync(); err != nil {
+		return err
+	}
+	crashpoint.Hit("rotate.removed")
+	return nil
+}
+
+// kill destroys a slot durably, if it is still the one with that salt, no token but the given one names
+// it, and other slots are left.
+func (w *writer) kill(slot int, salt []byte, token int) error {
+	h, err := w.Header()
+	if err != nil {
+		return err
+	}
+	is, ok := h.Keyslots[slot]
+	switch {
+	case !ok || !slices.Equal(is.KDF.Salt, salt):
+		return fmt.Errorf("key slot %d has changed meanwhile", slot)
+	case named(h, slot, token):
+		return &SharedSlotError{Slot: slot}
+	case len(h.Keyslots) < 2:
+		return luks.ErrLastSlot
+	}
+	if err := w.KillSlot(slot); err != nil {
+		return err
+	}
+	return w.sync()
+}
