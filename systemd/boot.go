@@ -59,10 +59,9 @@ func (b BootMount) Units() ([]Unit, error) {
 	}
 	o := unit.NewUnitOption
 	before := "umount.target"
-	// Without the option systemd unmounts it whenever udev takes the device for unready for a moment (F19).
-	install, options := "RequiredBy", []string{"x-systemd.device-bound=no"}
+	install, options := "RequiredBy", []string{"defaults"}
 	if b.Network {
-		options = append(options, "_netdev")
+		options = []string{"_netdev"}
 	}
 	if b.NoFail {
 		install, options = "WantedBy", append(options, "nofail")

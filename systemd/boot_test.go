@@ -31,7 +31,7 @@ After=voluks-volume@pg-1.service
 What=voluks:pg-1
 Where=/srv/100%%/my data
 Type=voluks
-Options=x-systemd.device-bound=no
+Options=defaults
 
 [Install]
 RequiredBy=remote-fs.target
@@ -48,11 +48,11 @@ Volume=pg-1
 		t.Errorf("%s:\n%s", units[1].Name, units[1].Content)
 	}
 
-	units, err = BootMount{Volume: "pg", Where: "/srv/pg", Timeout: time.Minute, NoFail: true, Network: true}.Units() // F19
+	units, err = BootMount{Volume: "pg", Where: "/srv/pg", Timeout: time.Minute, NoFail: true, Network: true}.Units()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"Before=umount.target\n", "Options=x-systemd.device-bound=no,_netdev,nofail\n", "WantedBy=remote-fs.target\n"} {
+	for _, want := range []string{"Before=umount.target\n", "Options=_netdev,nofail\n", "WantedBy=remote-fs.target\n"} {
 		if !strings.Contains(units[0].Content, want) {
 			t.Errorf("nofail: no %q in\n%s", want, units[0].Content)
 		}

@@ -13,6 +13,14 @@ import (
 //go:embed units
 var embedded embed.FS
 
+// UdevRules is what udev must be told of open volumes (F19), for the file UdevFile in a directory of its rules.
+//
+//go:embed udev/99-voluks.rules
+var UdevRules string
+
+// UdevFile sorts behind systemd's own rules.
+const UdevFile = "99-voluks.rules"
+
 // Program is what the units run. An installation elsewhere has Units put its own path there.
 const Program = "/usr/bin/voluks"
 

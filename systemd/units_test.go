@@ -112,6 +112,13 @@ func TestUnitsOfAnotherProgram(t *testing.T) {
 	}
 }
 
+// F19
+func TestUdevRules(t *testing.T) {
+	if !strings.Contains(UdevRules, `ENV{DM_NAME}=="voluks-*"`) || UdevFile <= "99-systemd.rules" {
+		t.Errorf("%s:\n%s", UdevFile, UdevRules)
+	}
+}
+
 func TestInstall(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "etc")
 	units := []Unit{{Name: "a.service", Content: "one"}, {Name: "b.mount.d/c.conf", Content: "two"}}

@@ -18,6 +18,9 @@ import (
 	"github.com/voluks/voluks/systemd"
 )
 
+// udevDir is where udev rules of the administrator lie, below --root.
+const udevDir = "/etc/udev/rules.d"
+
 // unitDir is where units of the administrator lie, below --root.
 const unitDir = "/etc/systemd/system"
 
@@ -87,8 +90,8 @@ func systemdInstallCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:  "install",
 		Usage: "write the units, for an installation without a package",
-		Description: `Writes the units for this program, where it is now, and the helper with which mount(8) mounts
-volumes. Units that are there in just this form are left alone; drop-ins always are.
+		Description: `Writes the units for this program, where it is now, a rule for udev, and the helper with which
+mount(8) mounts volumes. What is there in just this form is left alone; drop-ins always are.
 
    voluks systemd install --enable`,
 		Flags: []cli.Flag{
@@ -119,6 +122,11 @@ func (e *env) systemdInstall(ctx context.Context, dir string, enable bool) error
 	if err != nil {
 		return err
 	}
+	rules, err := systemd.Install(filepath.Join("/", e.root, udevDir), []systemd.Unit{{Name: systemd.UdevFile, Content: systemd.UdevRules}})
+	if err != nil {
+		return err
+	}
+	written = append(written, rules...)
 	helper, err := e.installHelper()
 	if err != nil {
 		return err
