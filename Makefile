@@ -8,7 +8,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 export CGO_ENABLED := 1
 
 # Packages whose tests run once more in a guest with a real kernel.
-KERNEL_PKGS := ./internal/sys/... ./internal/secret/... ./internal/backing/... ./internal/filesystem/... ./luks/... ./keyslot/... ./internal/volume/... ./internal/worker/... ./cmd/...
+KERNEL_PKGS := ./internal/sys/... ./internal/secret/... ./internal/backing/... ./internal/filesystem/... ./luks/... ./keyslot/... ./internal/volume/... ./internal/worker/... ./internal/headerbackup/... ./cmd/...
 
 .PHONY: help
 help: ## say what can be made
@@ -36,7 +36,7 @@ check: deps ## format, vet, staticcheck, shellcheck, import rules
 
 .PHONY: unit
 unit: deps ## the fast loop: no root, no network, under 30 s
-	go test ./...
+	scripts/test-unit
 
 .PHONY: race
 race: deps ## the unit tests under the race detector
@@ -51,7 +51,11 @@ test-full: deps ## the scenarios in the full guest: systemd, Docker Engine, Comp
 	scripts/test-full
 
 .PHONY: test
-test: check unit test-small test-full ## everything; whatever is missing is a failure
+test: check ## everything; whatever is missing is a failure
+	scripts/test-unit --all
+	scripts/test-transit
+	scripts/test-small $(KERNEL_PKGS)
+	scripts/test-full
 
 .PHONY: fuzz
 fuzz: deps ## every fuzz target for FUZZTIME (default 30s)
