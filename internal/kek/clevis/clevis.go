@@ -117,32 +117,34 @@ func (p *Provider) Generate(ctx context.Context, b kek.Binding) (w *secret.Key, 
 	if err := b.Validate(); err != nil {
 		return nil, nil, kek.Ref{}, err
 	}
-	w, err = secret.Random(kek.KeySize)
+	made, err := secret.Random(kek.KeySize)
 	if err != nil {
 		return nil, nil, kek.Ref{}, err
 	}
 	defer func() {
 		if err != nil {
-			w.Wipe()
-			w = nil
+			made.Wipe() // not w: a return has set that to nil by now
 		}
 	}()
-	out, err := p.run(ctx, w.Bytes(), kek.MaxWrap, "encrypt", p.settings.Pin, p.text)
-	runtime.KeepAlive(w)
+	out, err := p.run(ctx, made.Bytes(), kek.MaxWrap, "encrypt", p.settings.Pin, p.text)
+	runtime.KeepAlive(made)
 	if err != nil {
 		return nil, nil, kek.Ref{}, p.encryptError(ctx, err)
 	}
 	defer out.Wipe()
 	wrap = []byte(strings.TrimSpace(string(out.Bytes())))
-	made, err := p.policy.made(wrap)
+	head, err := p.policy.made(wrap)
 	if err != nil {
 		return nil, nil, kek.Ref{}, p.settings.bad("policy", "what clevis made of it %w", err)
 	}
 	ref = p.ref
 	if p.settings.Pin == "tang" {
-		ref.Version = made.KeyID // the server's key, which its administrator may rotate
+		ref.Version = head.KeyID // the server's key, which its administrator may rotate
 	}
-	return w, wrap, ref, ref.Validate()
+	if err := ref.Validate(); err != nil {
+		return nil, nil, kek.Ref{}, err
+	}
+	return made, wrap, ref, nil
 }
 
 // Unwrap has W decrypted.

@@ -409,9 +409,14 @@ func (target Target) fails(state func(*testing.T) kek.Provider, want error) func
 		}
 		x := generate(t, target.New(t), binding)
 		p := state(t)
+		defer stopCollector()()
+		before := lockedMemory(t)
 		if w, _, _, err := p.Generate(t.Context(), binding); !errors.Is(err, want) {
 			w.Wipe()
 			t.Errorf("generate: got error %v, want %v", err, want)
+		}
+		if after := lockedMemory(t); after != before {
+			t.Errorf("a key that was not wrapped is not wiped: locked memory went from %s to %s", before, after)
 		}
 		refused(t, "unwrap", want, p, binding, x.ref, x.wrap)
 		foreign := x.ref

@@ -221,7 +221,6 @@ func TestTLS(t *testing.T) {
 		"no TLS there":           {strings.Replace(plain, "http:", "https:", 1), "address", func(*vault.Settings) {}},
 		"client certificate":     {strict.URL, "", func(s *vault.Settings) { s.ClientCertFile, s.ClientKeyFile = clientCert, clientKey }},
 		"no client certificate":  {strict.URL, "client_cert_file", func(*vault.Settings) {}},
-		"TLS there, not spoken":  {strings.Replace(server.URL, "https:", "http:", 1), "address", func(*vault.Settings) {}},
 		"key of no certificates": {server.URL, "client_cert_file", func(s *vault.Settings) { s.ClientCertFile, s.ClientKeyFile = ca, clientKey }},
 	} {
 		t.Run(name, func(t *testing.T) {

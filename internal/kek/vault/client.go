@@ -3,14 +3,16 @@
 package vault
 
 import (
-	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/wire"
@@ -24,6 +26,7 @@ const maxAnswer = 32 << 10
 type client struct {
 	settings Settings
 	base     *url.URL
+	tls      *tls.Config
 	http     *http.Client
 }
 
@@ -41,7 +44,7 @@ func newClient(s Settings) (*client, error) {
 	}
 	transport := &http.Transport{
 		Proxy:           http.ProxyFromEnvironment,
-		TLSClientConfig: tlsConfig,
+		TLSClientConfig: tlsConfig.Clone(), // it adds to it
 		// A call or two per operation: nothing is worth being kept open, with keys in its buffers.
 		DisableKeepAlives: true,
 		ForceAttemptHTTP2: true,
@@ -52,7 +55,7 @@ func newClient(s Settings) (*client, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		}
 	}
-	return &client{settings: s, base: base, http: &http.Client{Transport: transport, CheckRedirect: redirect}}, nil
+	return &client{settings: s, base: base, tls: tlsConfig, http: &http.Client{Transport: transport, CheckRedirect: redirect}}, nil
 }
 
 // redirect lets a standby send us to the active server, and nobody send us out of TLS or in circles: the request carries a token and perhaps a key.
@@ -78,10 +81,15 @@ type answer struct {
 
 // post makes one call. The body is borrowed. Whatever of the answer is a key is the caller's to clear.
 func (c *client) post(ctx context.Context, token, path string, body *secret.Key) (*answer, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.JoinPath("v1", path).String(), bytes.NewReader(body.Bytes()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.JoinPath("v1", path).String(), nil)
 	if err != nil {
 		return nil, c.settings.bad("address", "%w", err)
 	}
+	lent := &loan{key: body}
+	defer lent.end()
+	req.ContentLength = int64(body.Len())
+	req.GetBody = func() (io.ReadCloser, error) { return &loanReader{loan: lent}, nil }
+	req.Body = &loanReader{loan: lent}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Vault-Request", "true") // agents may insist on it
 	if token != "" {
@@ -92,7 +100,7 @@ func (c *client) post(ctx context.Context, token, path string, body *secret.Key)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.unreachable(err)
+		return nil, c.unreachable(ctx, err)
 	}
 	defer res.Body.Close()
 	raw, err := wire.Read(res.Body, maxAnswer)
@@ -100,7 +108,7 @@ func (c *client) post(ctx context.Context, token, path string, body *secret.Key)
 		return nil, c.settings.bad("address", "what answers there is no key server: %w", err)
 	}
 	if err != nil {
-		return nil, c.unreachable(err)
+		return nil, c.unreachable(ctx, err)
 	}
 	defer raw.Wipe()
 	var got answer
@@ -116,13 +124,38 @@ func (c *client) post(ctx context.Context, token, path string, body *secret.Key)
 }
 
 // unreachable says why there was no answer.
-func (c *client) unreachable(err error) error {
+func (c *client) unreachable(ctx context.Context, err error) error {
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err // the URL is known, and long
 	}
-	if bad := c.settings.tlsError(err); bad != nil {
+	bad := c.settings.tlsError(err)
+	if bad == nil && c.base.Scheme == "https" && ctx.Err() == nil {
+		bad = c.settings.tlsError(c.greet(ctx))
+	}
+	if bad != nil {
 		return bad
 	}
 	return fmt.Errorf("%w: %s does not answer: %w", kek.ErrUnavailable, c.settings.Address, err)
+}
+
+// greet connects once more, says nothing, and returns what the server has to say to that. In TLS 1.3 a server refuses a client after the client
+// believes to be connected, and then it is chance whether net/http sees the refusal or just a connection that breaks.
+func (c *client) greet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	address := c.base.Host
+	if c.base.Port() == "" {
+		address = net.JoinHostPort(c.base.Hostname(), "443")
+	}
+	conn, err := (&tls.Dialer{Config: c.tls}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if end, ok := ctx.Deadline(); ok {
+		_ = conn.SetReadDeadline(end)
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err
 }

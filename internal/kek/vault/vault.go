@@ -63,17 +63,16 @@ func (p *Provider) Generate(ctx context.Context, b kek.Binding) (w *secret.Key, 
 	if err != nil {
 		return nil, nil, kek.Ref{}, err
 	}
-	w, err = secret.Random(kek.KeySize)
+	made, err := secret.Random(kek.KeySize)
 	if err != nil {
 		return nil, nil, kek.Ref{}, err
 	}
 	defer func() {
 		if err != nil {
-			w.Wipe()
-			w = nil
+			made.Wipe() // not w: a return has set that to nil by now
 		}
 	}()
-	body, err := wire.Object(request{Context: p.context(b)}, "plaintext", w)
+	body, err := wire.Object(request{Context: p.context(b)}, "plaintext", made)
 	if err != nil {
 		return nil, nil, kek.Ref{}, err
 	}
@@ -90,7 +89,7 @@ func (p *Provider) Generate(ctx context.Context, b kek.Binding) (w *secret.Key, 
 			return nil, nil, kek.Ref{}, err
 		}
 	}
-	return w, []byte(got.Data.Ciphertext), ref, nil
+	return made, []byte(got.Data.Ciphertext), ref, nil
 }
 
 // proveDerived fails unless the server refuses to decrypt for another volume.
