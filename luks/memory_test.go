@@ -4,6 +4,7 @@ package luks
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"strings"
@@ -84,11 +85,15 @@ type region struct {
 	name     string
 }
 
-// regions are the writable mappings of this process.
+// regions are the pages that this process has in writable mappings. Pages that were never touched are left out: looking at them would bring them into
+// being, hundreds of megabytes of them, which the guest's kernel cannot bear (it is a process with one mapping for each).
 func regions(t *testing.T) []region {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/maps")
 	must(t, err)
+	pages, err := os.Open("/proc/self/pagemap")
+	must(t, err)
+	defer pages.Close()
 	var list []region
 	for line := range strings.Lines(string(b)) {
 		var r region
@@ -100,7 +105,31 @@ func regions(t *testing.T) []region {
 			r.name = f[5]
 		}
 		if strings.HasPrefix(perm, "rw") {
-			list = append(list, r)
+			list = append(list, touched(t, pages, r)...)
+		}
+	}
+	return list
+}
+
+// touched cuts a mapping down to runs of pages that exist, in memory or in swap; see pagemap in the kernel's documentation.
+func touched(t *testing.T, pagemap *os.File, r region) []region {
+	t.Helper()
+	const present, swapped, entry = 1 << 63, 1 << 62, 8
+	size := uintptr(os.Getpagesize())
+	var list []region
+	buf := make([]byte, 64<<10)
+	for at := r.from; at < r.to; {
+		n, err := pagemap.ReadAt(buf[:min(uintptr(len(buf)), (r.to-at)/size*entry)], int64(at/size*entry))
+		must(t, err)
+		for i := 0; i+entry <= n; i, at = i+entry, at+size {
+			if binary.NativeEndian.Uint64(buf[i:])&(present|swapped) == 0 {
+				continue
+			}
+			if last := len(list) - 1; last >= 0 && list[last].to == at {
+				list[last].to += size
+			} else {
+				list = append(list, region{at, at + size, r.name})
+			}
 		}
 	}
 	return list
