@@ -3,6 +3,8 @@
 package volume_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/voluks/voluks/internal/testenv"
@@ -38,4 +40,31 @@ func TestGuestConformance(t *testing.T) {
 		newReal(t)
 		return volume.NewStorage(volume.StorageOptions{}), t.TempDir()
 	})
+}
+
+func TestOSFiles(t *testing.T) { volumetest.FilesConformance(t, volume.OSFiles{}, t.TempDir()) }
+
+// What is not a file or directory of ours is not followed and not replaced.
+func TestOSFilesAndLinks(t *testing.T) {
+	dir := t.TempDir()
+	link, target := filepath.Join(dir, "link"), filepath.Join(dir, "target")
+	if err := os.WriteFile(target, []byte("theirs"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	var f volume.OSFiles
+	if _, err := f.Read(link, 100); err == nil {
+		t.Error("a link was read through")
+	}
+	if err := f.Write(link, []byte("ours")); err == nil {
+		t.Error("a link was replaced")
+	}
+	if err := f.Mkdir(link, 0o700); err == nil {
+		t.Error("a link passes for a directory")
+	}
+	if b, err := os.ReadFile(target); err != nil || string(b) != "theirs" {
+		t.Errorf("%q, %v", b, err)
+	}
 }

@@ -3,12 +3,14 @@
 package volume_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/internal/volume/volumetest"
@@ -237,5 +239,34 @@ func TestCompleteAfterCrash(t *testing.T) {
 	clean(t, n)
 	if _, err := n.Manager().Mount(t.Context(), "db", docker("a")); err != nil {
 		t.Errorf("mount: %v", err)
+	}
+}
+
+// A whole file system is adopted: what mkfs has made once is not made again.
+func TestAdoptFilesystem(t *testing.T) {
+	n := volumetest.NewNode(t)
+	crash(t, n, "create.data")
+	before := len(n.Log())
+	if _, _, err := n.Manager().Create(t.Context(), spec(t, n, "db")); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range n.Log()[before:] {
+		if strings.Contains(line, "mkfs") || strings.Contains(line, "format") {
+			t.Errorf("log: %s", line)
+		}
+	}
+}
+
+// A tombstone says since when it is one, for whoever purges it.
+func TestTombstoneHasATime(t *testing.T) {
+	n := volumetest.NewNode(t)
+	info := create(t, n, "db")
+	if err := n.Manager().Remove(t.Context(), "db"); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(n.Paths.RemovedDir(), info.UUID, "record.json"))
+	var r struct{ Removed time.Time }
+	if err != nil || json.Unmarshal(b, &r) != nil || n.Now().Sub(r.Removed).Abs() > time.Minute {
+		t.Errorf("%s, %v", b, err)
 	}
 }

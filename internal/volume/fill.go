@@ -44,11 +44,6 @@ func (m *Manager) fill(ctx context.Context, l *lock, k *keyslot.Keyring, c Conta
 	if r.State != StateFormatted || slots.Volume != nil {
 		return errors.New("internal error: a complete volume would have been formatted")
 	}
-	if !fresh {
-		if err := keyslot.Complete(ctx, c, k); err != nil {
-			return err
-		}
-	}
 	if err := m.open(ctx, k, c, r, u); err != nil {
 		return err
 	}

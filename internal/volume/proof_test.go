@@ -11,6 +11,7 @@ import (
 
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/internal/volume/volumetest"
+	"github.com/voluks/voluks/keyslot"
 )
 
 // F21, F28: each broken link of the chain from the path to the ciphertext. No way out gives the path: not Path, not Inspect, not List, not Mount.
@@ -153,5 +154,70 @@ func TestProofHolds(t *testing.T) {
 			t.Errorf("%s: %v", fs, err)
 		}
 		clean(t, n)
+	}
+}
+
+// F20, F28: a mount that the host does not see is not given out, and does not stay.
+func TestMountThatTheHostDoesNotSee(t *testing.T) {
+	n := volumetest.NewNode(t)
+	create(t, n, "db")
+	n.Apart(true)
+	if path, err := n.Manager().Mount(t.Context(), "db", docker("a")); !errors.Is(err, volume.ErrPlaintext) || path != "" || !strings.Contains(err.Error(), "namespace") {
+		t.Errorf("got %q, %v", path, err)
+	}
+	n.Apart(false)
+	clean(t, n)
+	if held := inspect(t, n, "db").Holders; len(held) > 0 {
+		t.Errorf("holders %v", held)
+	}
+}
+
+// A header that is not the one the volume was completed with: an older one, put back, or that of a copy.
+func TestMountOtherHeader(t *testing.T) {
+	for name, change := range map[string]func(t *testing.T, c volume.Container, token int){
+		"without the volume's token": func(t *testing.T, c volume.Container, token int) {
+			if err := c.RemoveToken(token); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"of another file system": func(t *testing.T, c volume.Container, token int) {
+			if err := keyslot.SetVolume(c, keyslot.VolumeToken{Name: "db", FS: "ext4", FSUUID: "01234567-89ab-cdef-0123-456789abcdef"}); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := volumetest.NewNode(t)
+			create(t, n, "db")
+			c := n.Process().Storage().Containers.At(image(n, "db"))
+			h, err := c.Header()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for id, token := range h.Tokens {
+				if token.Type == keyslot.TypeVolume {
+					change(t, c, id)
+				}
+			}
+			if _, err := n.Manager().Mount(t.Context(), "db", docker("a")); !errors.Is(err, volume.ErrDamaged) {
+				t.Errorf("got %v", err)
+			}
+			clean(t, n)
+		})
+	}
+}
+
+// A token of a later voluks hides neither the volume nor its slots (and is not touched).
+func TestMountWithUnknownToken(t *testing.T) {
+	n := volumetest.NewNode(t)
+	create(t, n, "db")
+	c := n.Process().Storage().Containers.At(image(n, "db"))
+	if _, err := c.SetToken(-1, []byte(`{"type":"voluks-shiny","keyslots":[],"v":2}`)); err != nil {
+		t.Fatal(err)
+	}
+	_, before, _, _ := n.Container(image(n, "db"))
+	mount(t, n, "db", docker("a"))
+	if _, after, _, _ := n.Container(image(n, "db")); before != after {
+		t.Error("the header was written")
 	}
 }

@@ -124,9 +124,14 @@ func TestSweep(t *testing.T) {
 	reconcile()
 	held(1)
 	n.Sleep(2 * time.Minute)
-	// Nor does a service's copy of our own mount make it alive; it goes with ours.
-	reconcile()
+	// A service's copy of our own mount does not make it alive.
+	n.Copy(n.Paths.Mount("db"), 79)
+	if err := n.Manager().Reconcile(t.Context()); !errors.Is(err, volume.ErrBusy) {
+		t.Errorf("got %v", err)
+	}
 	held(0)
+	n.Leave(79)
+	reconcile()
 	clean(t, n)
 }
 

@@ -31,7 +31,7 @@ import (
 // lies in it may be left behind, what the kernel holds is gone after each test.
 func Conformance(t *testing.T, open func(t *testing.T) (volume.Storage, string)) {
 	for name, test := range map[string]func(*suite){
-		"files": files_, "images": images_, "container": container_, "mapping": mapping_, "ext4": func(s *suite) { s.filesystem(filesystem.Ext4, 32<<20) },
+		"files": func(s *suite) { FilesConformance(s.T, s.Files, s.dir) }, "images": images_, "container": container_, "mapping": mapping_, "ext4": func(s *suite) { s.filesystem(filesystem.Ext4, 32<<20) },
 		"btrfs": func(s *suite) { s.filesystem(filesystem.Btrfs, 128<<20) }, "xfs": func(s *suite) { s.filesystem(filesystem.XFS, 320<<20) },
 		"mountpoint": mountpoint_, "kernel": kernel_,
 	} {
@@ -62,7 +62,9 @@ func (s *suite) is(err, want error) {
 	}
 }
 
-func files_(s *suite) {
+// FilesConformance is the part of Conformance that needs no kernel of its own: what Files do below dir.
+func FilesConformance(t *testing.T, f volume.Files, dir string) {
+	s := &suite{T: t, Storage: volume.Storage{Files: f}, dir: dir}
 	sub, file := filepath.Join(s.dir, "sub"), filepath.Join(s.dir, "sub", "file")
 	list, err := s.Files.List(sub)
 	s.ok(err)

@@ -118,6 +118,13 @@ func (f *Machine) Blind(on bool) {
 	f.unknown = on
 }
 
+// Apart puts the program into a mount namespace from which its mounts do not reach the host.
+func (f *Machine) Apart(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.apart = on
+}
+
 // Weak makes bare mountpoints writable for root.
 func (f *Machine) Weak(on bool) {
 	f.mu.Lock()

@@ -42,6 +42,7 @@ type Machine struct {
 	log        []string
 	weak       bool  // bare mountpoints cannot be made immutable
 	unknown    bool  // /proc cannot be read
+	apart      bool  // mounts do not reach the host
 	left       int64 // bytes free on the disk below
 }
 

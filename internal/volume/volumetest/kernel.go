@@ -20,6 +20,9 @@ func (p kernel) Mounts() ([]sys.MountInfo, error) {
 		return nil, err
 	}
 	defer unlock()
+	if p.m.apart {
+		return table(nil), nil
+	}
 	return table(p.m.mounts), nil
 }
 
