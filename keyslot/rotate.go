@@ -71,14 +71,20 @@ var provers = []string{"libcryptsetup", "luks.go"}
 // Errors are those of Unlock and of Recover; ErrNotReady, ErrNoRecovery, ErrNoSlot, *TooLargeError,
 // *SharedSlotError: nothing was written; *ProofError: the new slot does not open, and is gone again.
 func Rotate(ctx context.Context, c Container, k *Keyring, role string) (*Rotated, error) {
-	r, err := rotate(ctx, c, k, role)
+	return RotateAbove(ctx, c, k, role, 0)
+}
+
+// RotateAbove is Rotate to a generation higher than floor, for a header that is older than what is known
+// of its volume. There an interrupted rotation is not enough.
+func RotateAbove(ctx context.Context, c Container, k *Keyring, role string, floor uint64) (*Rotated, error) {
+	r, err := rotate(ctx, c, k, role, floor)
 	if err != nil {
 		return nil, fmt.Errorf("rotate the %s slot: %w", role, err)
 	}
 	return r, nil
 }
 
-func rotate(ctx context.Context, c Container, k *Keyring, role string) (*Rotated, error) {
+func rotate(ctx context.Context, c Container, k *Keyring, role string, floor uint64) (*Rotated, error) {
 	if role != RoleAgent && role != RoleRecovery {
 		return nil, fmt.Errorf("there is no role %q", role)
 	}
@@ -89,10 +95,10 @@ func rotate(ctx context.Context, c Container, k *Keyring, role string) (*Rotated
 	if err != nil {
 		return nil, err
 	}
-	if found.Finished != nil && found.Finished.Role == role {
+	if found.Finished != nil && found.Finished.Role == role && found.Finished.NewGeneration > floor {
 		return found.Finished, nil
 	}
-	p, err := plan(ctx, c, k, role)
+	p, err := plan(ctx, c, k, role, floor)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +140,7 @@ func (p *rotation) wipe() {
 }
 
 // plan makes everything that a rotation writes.
-func plan(ctx context.Context, c Container, k *Keyring, role string) (_ *rotation, err error) {
+func plan(ctx context.Context, c Container, k *Keyring, role string, floor uint64) (_ *rotation, err error) {
 	started := k.now()
 	h, err := c.Header()
 	if err != nil {
@@ -161,7 +167,7 @@ func plan(ctx context.Context, c Container, k *Keyring, role string) (_ *rotatio
 	if err != nil {
 		return nil, err
 	}
-	generation := slots.Generation() + 1
+	generation := max(slots.Generation(), floor) + 1
 	agent := slots.agent[0]
 	w, err := k.KEK.Unwrap(ctx, kek.Binding{VolumeUUID: agent.UUID, Role: RoleAgent}, agent.KEK, agent.Wrap)
 	if err != nil {

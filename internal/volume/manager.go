@@ -22,6 +22,7 @@ type Options struct {
 	Storage  Storage
 	// Keyring gives the keys of the node. It is asked only by operations that need them, each time anew.
 	Keyring func(context.Context) (*keyslot.Keyring, error)
+	Backups Backups          // of headers; nil: none are kept
 	Now     func() time.Time // nil: time.Now
 	Log     *slog.Logger     // nil: discarded
 	// Patience is how long a close is repeated while the kernel says busy: the end of a container's mount namespace comes a moment after the end of

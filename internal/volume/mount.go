@@ -170,7 +170,7 @@ func (m *Manager) checkHeader(h *header.Header, r *record) (keyslot.Slots, error
 	if slots.Volume.FSUUID != r.FSUUID {
 		return damaged("its header is of file system %s, its record of %s", slots.Volume.FSUUID, r.FSUUID)
 	}
-	return slots, nil
+	return slots, olderHeader(slots, r)
 }
 
 // mountFilesystem mounts the open mapping where users find it.

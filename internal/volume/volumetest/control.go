@@ -3,7 +3,9 @@
 package volumetest
 
 import (
+	"encoding/json"
 	"errors"
+	"maps"
 	"path/filepath"
 
 	"github.com/voluks/voluks/internal/volume"
@@ -295,4 +297,15 @@ func (f *Machine) UnmountAll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.mounts = nil
+}
+
+// Snapshot copies the header in an image, and returns what puts it back behind voluks's back, as the restore of a backup does.
+func (f *Machine) Snapshot(image string) (restore func()) {
+	f.t.Helper()
+	var slots map[int]slot
+	var tokens map[int]json.RawMessage
+	f.ruin(image, func(d *disk) { slots, tokens = maps.Clone(d.box.slots), maps.Clone(d.box.tokens) })
+	return func() {
+		f.ruin(image, func(d *disk) { d.box.slots, d.box.tokens = maps.Clone(slots), maps.Clone(tokens) })
+	}
 }

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package volume
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/keyslot"
+	"github.com/voluks/voluks/luks/header"
+)
+
+// KeyUse says which keys of key providers a volume needs now, and by which its slot key was ever wrapped.
+type KeyUse struct {
+	Volume  string    `json:"volume"`
+	UUID    string    `json:"uuid"`
+	Removed bool      `json:"removed,omitempty"` // a tombstone: it needs its key if it is to be dug up
+	Keys    []kek.Ref `json:"keys"`
+	History []kek.Ref `json:"history"`
+	Err     error     `json:"-"` // why it is not known
+	Error   string    `json:"error,omitempty"`
+}
+
+// KeyUses reads the headers of all volumes, removed ones included. It asks no provider, takes no lock and changes nothing. A volume that cannot be
+// read has an Err, and keeps no other.
+func (m *Manager) KeyUses(ctx context.Context) (uses []KeyUse, err error) {
+	defer finishError(&err, "list", "")
+	names, _, err := m.names()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		r, err := m.load(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		use := KeyUse{Volume: name}
+		if err == nil && r.State != StateReady {
+			continue // it holds no data yet, and gets its key when it is finished
+		}
+		if err == nil {
+			use.UUID = r.UUID
+			err = m.keyUse(r, m.image(name), &use)
+		}
+		uses = append(uses, use.with(err))
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+	removed, err := m.s.Files.List(m.o.Paths.RemovedDir())
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range removed {
+		dir := filepath.Join(m.o.Paths.RemovedDir(), id)
+		use := KeyUse{UUID: id, Removed: true}
+		b, err := m.s.Files.Read(filepath.Join(dir, recordFile), maxRecord)
+		var r *record
+		if err == nil {
+			r, err = decodeRecord(b)
+		}
+		if err == nil {
+			use.Volume = r.Name
+			err = m.keyUse(r, filepath.Join(dir, imageFile), &use)
+		}
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, header.ErrNotLUKS) {
+			continue // nothing of it is left
+		}
+		uses = append(uses, use.with(err))
+	}
+	return uses, nil
+}
+
+func (u KeyUse) with(err error) KeyUse {
+	if err != nil {
+		u.Err, u.Error = err, err.Error()
+	}
+	return u
+}
+
+func (m *Manager) keyUse(r *record, image string, use *KeyUse) error {
+	loops, err := m.s.Kernel.LoopsOf(image)
+	if err != nil {
+		return err
+	}
+	if len(loops) > 0 {
+		image = loops[0].Path
+	}
+	h, err := m.s.Containers.At(image).Header()
+	if err != nil {
+		return err
+	}
+	s, err := m.checkHeader(h, r)
+	if err == nil {
+		_, err = keyslot.State(h) // all of it must be understood
+	}
+	use.Keys = s.Keys()
+	for _, slot := range s.Slots {
+		use.History = append(use.History, slot.History...)
+	}
+	return err
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package volume
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/voluks/voluks/internal/headerbackup"
+	"github.com/voluks/voluks/keyslot"
+	"github.com/voluks/voluks/luks"
+	"github.com/voluks/voluks/luks/header"
+)
+
+// Backups keep copies of headers. They are renewed after each change of a header, since an old header and an old key reopen a volume.
+type Backups interface {
+	// Renew takes a backup of the header on the device and destroys all older ones. With an error and a report the backup was taken.
+	Renew(k *keyslot.Keyring, device, uuid string) (*headerbackup.Report, error)
+}
+
+// HeaderBackups are the real Backups.
+type HeaderBackups struct {
+	Dir    string           // State/backups
+	Second string           // a second directory, or ""
+	Now    func() time.Time // nil: time.Now
+}
+
+// Store is what backups are taken and restored with.
+func (b HeaderBackups) Store(k *keyslot.Keyring) *headerbackup.Store {
+	return headerbackup.New(headerbackup.Options{
+		Dir: b.Dir, Second: b.Second, Recipients: k.Recipients, Now: b.Now,
+		Generation: func(h *header.Header) (uint64, error) {
+			s, err := keyslot.State(h)
+			return s.Generation(), err
+		},
+	})
+}
+
+// Renew implements Backups.
+func (b HeaderBackups) Renew(k *keyslot.Keyring, device, uuid string) (*headerbackup.Report, error) {
+	s := b.Store(k)
+	if len(k.Recipients) == 0 {
+		return s.Retire(uuid, "") // what is there from better days
+	}
+	taken, err := s.Take(headerbackup.Of(luks.At(device)), uuid)
+	var second *headerbackup.SecondError
+	if err != nil && !errors.As(err, &second) {
+		return nil, err
+	}
+	report, err2 := s.Retire(uuid, taken.Name.String())
+	return report, errors.Join(err, err2)
+}
+
+// renewBackups takes a backup of a changed header and destroys the older ones. What could not be done is in the receipt: the keys are changed.
+func (m *Manager) renewBackups(k *keyslot.Keyring, path string, r *KeyReceipt) {
+	if m.o.Backups == nil {
+		return
+	}
+	report, err := m.o.Backups.Renew(k, path, r.UUID)
+	r.Backups = report
+	if err != nil {
+		r.Warnings = append(r.Warnings, "header backup: "+err.Error())
+	}
+	if report != nil && !report.Complete() {
+		for _, gone := range report.Unreached {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("an older header backup could not be destroyed: %s in %s: %s", gone.Name, gone.Dir, gone.Why))
+		}
+	}
+}
+
+// keptReceipts is how many are kept for each volume.
+const keptReceipts = 64
+
+// keepReceipt writes the receipt under the state directory, and drops the oldest ones.
+func (m *Manager) keepReceipt(r *KeyReceipt) error {
+	b, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return err
+	}
+	root := filepath.Join(m.o.Paths.State, "receipts")
+	dir := filepath.Join(root, r.UUID)
+	for _, d := range []string{root, dir} {
+		if err := m.s.Files.Mkdir(d, 0o700); err != nil {
+			return err
+		}
+	}
+	name := fmt.Sprintf("%s-%s.json", r.Ended.Format("20060102T150405.000000000Z"), r.Action)
+	if err := m.s.Files.Write(filepath.Join(dir, name), append(b, '\n')); err != nil {
+		return err
+	}
+	all, err := m.s.Files.List(dir)
+	if err != nil {
+		return err
+	}
+	for i := 0; i < len(all)-keptReceipts; i++ {
+		if err := m.s.Files.Remove(filepath.Join(dir, all[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/voluks/voluks/internal/headerbackup"
+	"github.com/voluks/voluks/keyslot"
+)
+
+// What a crash leaves while the keys of a volume are changed, and who repairs it. What happens inside the header stands in package keyslot.
+//
+//	after this step            a crash leaves                                      repaired by
+//	header changed             a record that shows the old slots                   the next Mount or Rotate
+//	record written             backups of the old header                           the next change of the header
+//	backups renewed            no receipt                                          -
+//	receipt written            everything
+//
+// The record comes before the backups: it is what an older header is known by (see olderHeader).
+
+// KeyReceipt says what an operation on the keys of one volume did. It is kept under the state directory, and holds no secret.
+type KeyReceipt struct {
+	V         int                  `json:"v"`
+	Action    string               `json:"action"` // "rotate", "rewrap", "revoke"
+	Volume    string               `json:"volume"`
+	UUID      string               `json:"uuid"`
+	Rotated   []keyslot.Rotated    `json:"rotated,omitempty"`
+	Rewrapped *keyslot.Rewrapped   `json:"rewrapped,omitempty"`
+	Backups   *headerbackup.Report `json:"backups,omitempty"`  // what became of the older header backups
+	Warnings  []string             `json:"warnings,omitempty"` // what is left to be done
+	Ended     time.Time            `json:"ended"`
+}
+
+// Changed tells whether the header was changed.
+func (r *KeyReceipt) Changed() bool {
+	return len(r.Rotated) > 0 || r.Rewrapped != nil && r.Rewrapped.Changed
+}
+
+// The actions of receipts.
+const (
+	ActionRotate = "rotate"
+	ActionRewrap = "rewrap"
+	ActionRevoke = "revoke"
+)
+
+// Rotate gives the slots of these roles new keys in new slots, and destroys the old ones. The volume may be mounted, and stays so; one that was
+// interrupted is finished. Errors: ErrNotFound, ErrInvalid, ErrUnfinished, ErrLocked, ErrConfig, ErrNoRecovery, ErrDamaged, ErrBusy, ErrStuck,
+// ErrTimeout, ErrCanceled; after any of them the volume opens as before.
+func (m *Manager) Rotate(ctx context.Context, name string, roles ...string) (KeyReceipt, error) {
+	return m.changeKeys(ctx, name, ActionRotate, func(c Container, k *keyslot.Keyring, r *KeyReceipt) error {
+		if len(roles) == 0 {
+			return &Error{Code: CodeInvalid, Err: errors.New("no role is given")}
+		}
+		return rotateRoles(ctx, c, k, r, roles)
+	})
+}
+
+func rotateRoles(ctx context.Context, c Container, k *keyslot.Keyring, r *KeyReceipt, roles []string) error {
+	for _, role := range roles {
+		done, err := keyslot.Rotate(ctx, c, k, role)
+		if err != nil {
+			return err
+		}
+		r.add(done)
+	}
+	return nil
+}
+
+func (r *KeyReceipt) add(done *keyslot.Rotated) {
+	r.Rotated = append(r.Rotated, *done)
+	for _, slot := range done.Left {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("key slot %d was left by an interrupted rotation or made by somebody else; nobody can tell, so it stays", slot))
+	}
+}
+
+// Rewrap moves the agent slot to the key that wraps now, without changing the slot. Errors are those of Rotate.
+func (m *Manager) Rewrap(ctx context.Context, name string) (KeyReceipt, error) {
+	return m.changeKeys(ctx, name, ActionRewrap, func(c Container, k *keyslot.Keyring, r *KeyReceipt) (err error) {
+		r.Rewrapped, err = keyslot.Rewrap(ctx, c, k)
+		return err
+	})
+}
+
+// Revoke rotates the agent slot if the key of that ID has ever wrapped its key. Errors are those of Rotate; ErrInvalid if that key is the active one.
+func (m *Manager) Revoke(ctx context.Context, name, keyID string) (KeyReceipt, error) {
+	return m.changeKeys(ctx, name, ActionRevoke, func(c Container, k *keyslot.Keyring, r *KeyReceipt) error {
+		done, err := keyslot.Revoke(ctx, c, k, keyID)
+		if errors.Is(err, keyslot.ErrStillActive) {
+			return &Error{Code: CodeInvalid, Err: err}
+		}
+		if done != nil {
+			r.add(done)
+		}
+		return err
+	})
+}
+
+// changeKeys does one change of the header of a volume under its lock, by its one door, and what belongs to it.
+func (m *Manager) changeKeys(ctx context.Context, name, action string, change func(Container, *keyslot.Keyring, *KeyReceipt) error) (receipt KeyReceipt, err error) {
+	defer finishError(&err, action, name)
+	l, r, err := m.lockReady(ctx, name, action)
+	if err != nil {
+		return receipt, err
+	}
+	defer l.Release()
+	c, path, err := m.door(r)
+	if err != nil {
+		return receipt, err
+	}
+	h, err := c.Header()
+	if err != nil {
+		return receipt, fmt.Errorf("read its LUKS header: %w", err)
+	}
+	if _, err := m.checkHeader(h, r); err != nil {
+		return receipt, err
+	}
+	k, err := m.keyring(ctx)
+	if err != nil {
+		return receipt, err
+	}
+	receipt = KeyReceipt{V: 1, Action: action, Volume: name, UUID: r.UUID}
+	err = change(c, k, &receipt)
+	m.o.Crash(action + ".header")
+	if err2 := m.catchUp(r, c); err2 != nil {
+		return receipt, errors.Join(err, err2)
+	}
+	m.o.Crash(action + ".recorded")
+	if err != nil {
+		return receipt, err
+	}
+	m.renewBackups(k, path, &receipt)
+	m.o.Crash(action + ".backup")
+	receipt.Ended = m.now().UTC()
+	if receipt.Changed() {
+		if err := m.keepReceipt(&receipt); err != nil {
+			receipt.Warnings = append(receipt.Warnings, "the receipt could not be kept: "+err.Error())
+		}
+	}
+	return receipt, nil
+}
+
+// lockReady locks a volume that is complete.
+func (m *Manager) lockReady(ctx context.Context, name, op string) (*lock, *record, error) {
+	if err := CheckName(name); err != nil {
+		return nil, nil, &Error{Code: CodeInvalid, Err: err}
+	}
+	if _, err := m.find(name); err != nil { // a name that no volume has gets no lock file
+		return nil, nil, err
+	}
+	l, err := m.lockVolume(ctx, name, op)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := m.find(name)
+	if err == nil && r.State != StateReady {
+		err = &Error{Code: CodeUnfinished, Err: errors.New("its creation was interrupted: create it again with the same options to finish it, or remove it")}
+	}
+	if err == nil {
+		err = m.checkImage(r)
+	}
+	if err != nil {
+		l.Release()
+		return nil, nil, err
+	}
+	return l, r, nil
+}
+
+// door is container with the path: the loop device while there is one, the image only while there is none.
+func (m *Manager) door(r *record) (Container, string, error) {
+	path := m.image(r.Name)
+	loops, err := m.s.Kernel.LoopsOf(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "", &Error{Code: CodeDamaged, Err: fmt.Errorf("its image is gone: %w", err)}
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	if len(loops) > 0 {
+		path = loops[0].Path
+	}
+	return m.s.Containers.At(path), path, nil
+}
+
+// catchUp brings the record up to the header, durably. What it knows of the generation never falls.
+func (m *Manager) catchUp(r *record, c Container) error {
+	h, err := c.Header()
+	if err != nil {
+		return err
+	}
+	slots, err := keyslot.State(h)
+	if err != nil && slots.Volume == nil || slots.Generation() < r.generation() {
+		return err
+	}
+	r.Slots = slotInfos(slots)
+	return m.save(r)
+}
