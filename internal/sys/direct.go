@@ -166,7 +166,7 @@ func (d *DirectFile) Sync() error {
 func (d *DirectFile) Close() error {
 	err := d.f.Close()
 	if d.unmap != nil {
-		clear(d.unmap) // headers and plain sectors are no keys, but nobody's business either
+		// Not cleared: that would touch all of its pages, most of them for the first time, and the kernel clears what it gives to others.
 		err = errors.Join(err, unix.Munmap(d.unmap))
 		d.buf, d.unmap = nil, nil
 	}
