@@ -36,6 +36,7 @@ Set up this node, start the agent, and use a volume:
 			serveCommand(e),
 			volumeCommand(e),
 			keyslotCommand(e),
+			kekCommand(e),
 			recoveryCommand(e),
 			bootCommand(e),
 			systemdCommand(e),

@@ -79,6 +79,9 @@ var exitsOf = map[string][]int{
 	"voluks volume umount":   {exitNotFound, exitInUse, exitTimeout, exitInterrupted},
 	"voluks volume rm":       {exitNotFound, exitInUse, exitRefused, exitTimeout, exitInterrupted},
 	"voluks keyslot ls":      {exitNotFound},
+	"voluks keyslot rotate":  {exitNotFound, exitInUse, exitLocked, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
+	"voluks kek rotate":      {exitNotFound, exitInUse, exitLocked, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
+	"voluks kek revoke":      {exitInUse, exitLocked, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 
 	"voluks recovery show":    {exitConfig},
 	"voluks recovery split":   {exitExists, exitRefused, exitInterrupted},

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/voluks/voluks/internal/atomicfile"
@@ -48,7 +49,8 @@ func (e *env) manager(log *slog.Logger, d volume.Defaults) *volume.Manager {
 			}
 			return keyslot.OpenKeyring(cfg)
 		},
-		Log: log,
+		Backups: volume.HeaderBackups{Dir: filepath.Join(e.paths().State, "backups")},
+		Log:     log,
 	})
 }
 

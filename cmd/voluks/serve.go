@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -92,6 +93,7 @@ func (e *env) serve(ctx context.Context) error {
 	})
 	defer client.Close()
 	a := &agent{log: log, notify: systemd.Notifier{Log: log}, volumes: client, ready: make(chan struct{}), listener: listener}
+	a.rotates = a.rotator(e)
 	a.server = dockerplugin.New(dockerplugin.Config{Volumes: client, Parse: e.parseOptions, Ready: a.ready, Log: log})
 	return a.run(ctx)
 }
@@ -172,6 +174,7 @@ type agent struct {
 	server   *dockerplugin.Server
 	listener net.Listener
 	ready    chan struct{}
+	rotates  *rotator
 }
 
 // run serves until ctx ends or serving fails, and then stops.
@@ -189,7 +192,13 @@ func (a *agent) run(ctx context.Context) error {
 	a.notify.Status("looking through the volumes")
 	a.notify.Ready()
 	swept := make(chan struct{})
-	go func() { defer close(swept); a.sweep(ctx) }()
+	go func() {
+		defer close(swept)
+		var rotating sync.WaitGroup
+		rotating.Go(func() { a.rotates.run(ctx) })
+		a.sweep(ctx)
+		rotating.Wait()
+	}()
 
 	select {
 	case err = <-served:

@@ -35,23 +35,35 @@ encrypted device.
 
    cd "$(voluks volume mount db)"
    voluks volume umount db`,
-		Flags: []cli.Flag{holderFlag()},
+		Flags: []cli.Flag{
+			holderFlag(),
+			&cli.BoolFlag{Name: "accept-older-header", Usage: "open it with an older header, and rotate its keys", DisableDefaultText: true},
+		},
 		Action: func(c *cli.Context) error {
 			args, err := arguments(c, "NAME")
 			if err != nil {
 				return err
 			}
-			return e.volumeMount(c.Context, args[0], c.String("holder"))
+			return e.volumeMount(c.Context, args[0], c.String("holder"), c.Bool("accept-older-header"))
 		},
 	}
 }
 
-func (e *env) volumeMount(ctx context.Context, name, holder string) error {
+func (e *env) volumeMount(ctx context.Context, name, holder string, older bool) error {
 	ctx, cancel, m, err := e.operator(ctx, volume.Defaults{})
 	if err != nil {
 		return err
 	}
 	defer cancel()
+	if older {
+		receipt, err := m.AcceptOlderHeader(ctx, name)
+		if err != nil {
+			return err
+		}
+		for _, w := range receipt.Warnings {
+			e.warn("%s: %s", name, w)
+		}
+	}
 	path, err := m.Mount(ctx, name, caller(holder))
 	if err != nil {
 		return err

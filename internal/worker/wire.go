@@ -16,6 +16,9 @@ const (
 	opUnmount = "unmount"
 	opRemove  = "remove"
 	opSettle  = "settle"
+	opRotate  = volume.ActionRotate
+	opRewrap  = volume.ActionRewrap
+	opRevoke  = volume.ActionRevoke
 )
 
 // request is what an agent writes to a worker, one JSON object. Both ends are always the same program, so it has no version.
@@ -25,6 +28,8 @@ type request struct {
 	Spec     *volume.Spec   `json:"spec,omitempty"`
 	Holder   *volume.Holder `json:"holder,omitempty"`
 	HolderID string         `json:"holder_id,omitempty"`
+	Roles    []string       `json:"roles,omitempty"`  // of rotate
+	KeyID    string         `json:"key_id,omitempty"` // of revoke
 	Deadline time.Time      `json:"deadline"`
 }
 
@@ -34,6 +39,8 @@ type answer struct {
 	Made  bool         `json:"made,omitempty"`
 	Path  string       `json:"path,omitempty"`
 	Error *wireError   `json:"error,omitempty"`
+
+	Receipt *volume.KeyReceipt `json:"receipt,omitempty"`
 }
 
 // wireError carries an error of the Manager with everything that a caller can act on: its code, and the details of those kinds that have some.

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/volume"
+	"github.com/voluks/voluks/internal/worker"
+	"github.com/voluks/voluks/keyslot"
+)
+
+func kekCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:  "kek",
+		Usage: "the key-encryption keys of the key providers",
+		Description: `The key of the active provider ([kek] in the configuration) wraps what opens
+the agent slot of each volume; those of [[previous]] only unwrap.`,
+		Subcommands: []*cli.Command{kekRotateCommand(e), kekRevokeCommand(e)},
+	}
+}
+
+func kekRotateCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "rotate",
+		Usage:     "move volumes to the key that wraps now",
+		ArgsUsage: "[NAME...]",
+		Description: `Wraps anew, with the active key, what opens the agent slot of each volume
+(all, if none is named). No key slot changes, and mounted volumes stay
+mounted. Each new wrap is unwrapped and opens its slot before it replaces the
+old one. At the end it says which old keys no volume needs any more.
+
+First put the new provider or key under [kek], and the old one under
+[[previous]], then:
+
+   voluks kek rotate`,
+		Flags: bulkFlags()[1:],
+		Action: func(c *cli.Context) error {
+			if n := c.Int("parallel"); n < 1 || n > 64 {
+				return &usageError{command: c.Command.HelpName, text: "--parallel is 1 to 64"}
+			}
+			return e.kekRotate(c.Context, c.Args().Slice(), c.Int("parallel"))
+		},
+	}
+}
+
+type kekRotateResult struct {
+	bulkResult
+	Active   kek.Ref      `json:"active"`
+	Previous []keyVerdict `json:"previous"`
+}
+
+// keyVerdict says who needs a key.
+type keyVerdict struct {
+	Key     kek.Ref  `json:"key"`
+	Needed  []string `json:"needed_by"`
+	Unknown []string `json:"unknown"` // volumes of which it cannot be told
+}
+
+// free says that no volume needs the key, for sure.
+func (v keyVerdict) free() bool { return len(v.Needed) == 0 && len(v.Unknown) == 0 }
+
+func (e *env) kekRotate(ctx context.Context, names []string, parallel int) error {
+	k, err := e.keys()
+	if err != nil {
+		return err
+	}
+	jobs, err := e.jobs(ctx, names)
+	if err != nil {
+		return err
+	}
+	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "moved"}
+	b.run(ctx, func(ctx context.Context, c *worker.Client, name string) (volume.KeyReceipt, error) {
+		return c.Rewrap(ctx, name)
+	})
+	result := kekRotateResult{bulkResult: b.result(), Active: k.KEK.Active.Ref()}
+	uses, err := e.manager(e.quiet(), volume.Defaults{}).KeyUses(ctx)
+	if err != nil {
+		return err
+	}
+	result.Previous = verdicts(uses, k.KEK.Active.Ref())
+	if err := e.print(result, func(w io.Writer) {
+		b.table(w)
+		for _, v := range result.Previous {
+			v.text(w)
+		}
+		if len(result.Previous) == 0 {
+			fmt.Fprintf(w, "every volume is on %v\n", result.Active)
+		}
+	}); err != nil {
+		return err
+	}
+	return b.err(ctx)
+}
+
+// keys opens the configured key providers, of which only the names are needed here.
+func (e *env) keys() (*keyslot.Keyring, error) {
+	cfg, err := e.loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	return keyslot.OpenKeyring(cfg)
+}
+
+// verdicts says of each key but the active one that any volume needs or was once wrapped by, who needs it. While one volume cannot be read, no key is
+// free: it may be the one that needs it.
+func verdicts(uses []volume.KeyUse, active kek.Ref) []keyVerdict {
+	var unknown []string
+	all := []keyVerdict{}
+	at := func(ref kek.Ref) *keyVerdict {
+		i := slices.IndexFunc(all, func(v keyVerdict) bool { return v.Key.SameKey(ref) })
+		if i < 0 {
+			all = append(all, keyVerdict{Key: kek.Ref{Provider: ref.Provider, ID: ref.ID}, Needed: []string{}})
+			i = len(all) - 1
+		}
+		return &all[i]
+	}
+	for _, u := range uses {
+		name := u.Volume
+		if u.Removed {
+			name += " (removed, " + u.UUID + ")"
+		}
+		if u.Err != nil {
+			unknown = append(unknown, name)
+		}
+		for _, ref := range u.History {
+			if !ref.SameKey(active) {
+				at(ref)
+			}
+		}
+		for _, ref := range u.Keys {
+			if !ref.SameKey(active) {
+				v := at(ref)
+				v.Needed = append(v.Needed, name)
+			}
+		}
+	}
+	for i := range all {
+		all[i].Unknown = append([]string{}, unknown...)
+	}
+	return all
+}
+
+func (v keyVerdict) text(w io.Writer) {
+	switch {
+	case v.free():
+		fmt.Fprintf(w, "%v is needed by no volume any more\n", v.Key)
+	case len(v.Needed) > 0:
+		fmt.Fprintf(w, "%v is still needed by %s\n", v.Key, strings.Join(v.Needed, ", "))
+	}
+	if len(v.Unknown) > 0 {
+		fmt.Fprintf(w, "%v: keep it, since it cannot be told whether it is needed by %s\n", v.Key, strings.Join(v.Unknown, ", "))
+	}
+}

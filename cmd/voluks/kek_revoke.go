@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/volume"
+	"github.com/voluks/voluks/internal/worker"
+)
+
+func kekRevokeCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "revoke",
+		Usage:     "replace every slot key that a leaked key has ever wrapped",
+		ArgsUsage: "ID",
+		Description: `For a key-encryption key that is in wrong hands. A new one must be active
+already, and the leaked one stand under [[previous]], so that the volumes
+open. Every volume whose slot key the leaked key has ever wrapped gets a new
+slot key, proven, and older header backups are destroyed. It can be repeated
+until nothing is left.
+
+A copy of an old header and the leaked key still open a volume: those that
+deserve "volume reencrypt" are named at the end.
+
+   voluks keyslot ls db            shows the ID
+   voluks kek revoke 5f0c2e9a11d7b346`,
+		Flags: bulkFlags()[1:],
+		Action: func(c *cli.Context) error {
+			args, err := arguments(c, "ID")
+			if err != nil {
+				return err
+			}
+			if n := c.Int("parallel"); n < 1 || n > 64 {
+				return &usageError{command: c.Command.HelpName, text: "--parallel is 1 to 64"}
+			}
+			return e.kekRevoke(c.Context, c.Command.HelpName, args[0], c.Int("parallel"))
+		},
+	}
+}
+
+type revokeResult struct {
+	bulkResult
+	ID string `json:"id"`
+	// NotDone are volumes that the key may still open, or whose old header backups may be left.
+	NotDone []string `json:"not_done"`
+	// Reencrypt are volumes that the key could open: a copy of an old header still does with it.
+	Reencrypt []string `json:"reencrypt"`
+}
+
+func (e *env) kekRevoke(ctx context.Context, command, id string, parallel int) error {
+	k, err := e.keys()
+	if err != nil {
+		return err
+	}
+	if active := k.KEK.Active.Ref(); active.ID == id {
+		return &usageError{command: command, text: fmt.Sprintf("%v is the active key: put a new one under [kek], and this one under [[previous]]", active)}
+	}
+	m := e.manager(e.quiet(), volume.Defaults{})
+	before, err := m.KeyUses(ctx)
+	if err != nil {
+		return err
+	}
+	jobs, err := e.jobs(ctx, nil)
+	if err != nil {
+		return err
+	}
+	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "rotated"}
+	b.run(ctx, func(ctx context.Context, c *worker.Client, name string) (volume.KeyReceipt, error) {
+		return c.Revoke(ctx, name, id)
+	})
+	after, err := m.KeyUses(ctx)
+	if err != nil {
+		return err
+	}
+	result := revokeResult{bulkResult: b.result(), ID: id, NotDone: b.notRevoked(after, id), Reencrypt: []string{}}
+	for _, u := range before {
+		if wrappedBy(u.History, id) {
+			result.Reencrypt = append(result.Reencrypt, u.Volume)
+		}
+	}
+	if err := e.print(result, func(w io.Writer) {
+		b.table(w)
+		if len(result.NotDone) == 0 {
+			fmt.Fprintf(w, "the key %s opens no volume of this node any more\n", id)
+		}
+		for _, name := range result.NotDone {
+			fmt.Fprintf(w, "not done: %s\n", name)
+		}
+		for _, name := range result.Reencrypt {
+			fmt.Fprintf(w, "where copies of its old header may exist, reencrypt: %s\n", name)
+		}
+	}); err != nil {
+		return err
+	}
+	if err := b.err(ctx); err != nil {
+		return err
+	}
+	if len(result.NotDone) > 0 {
+		return fmt.Errorf("the key %s is not revoked everywhere: see what is not done, and run it again", id)
+	}
+	return nil
+}
+
+// notRevoked are the volumes that the key opens still, may open, or whose old headers may be left.
+func (b *bulk) notRevoked(after []volume.KeyUse, id string) []string {
+	left := []string{}
+	for _, u := range after {
+		switch {
+		case u.Err != nil:
+			left = append(left, u.Volume+": "+u.Error)
+		case wrappedBy(u.History, id) && u.Removed:
+			left = append(left, fmt.Sprintf("%s: it was removed; what is left of it lies in removed/%s", u.Volume, u.UUID))
+		case wrappedBy(u.History, id):
+			left = append(left, u.Volume)
+		}
+	}
+	for _, j := range b.jobs {
+		if j.Receipt != nil && j.Receipt.Backups != nil && !j.Receipt.Backups.Complete() {
+			left = append(left, j.Volume+": an older header backup could not be destroyed")
+		}
+	}
+	return left
+}
+
+func wrappedBy(history []kek.Ref, id string) bool {
+	return slices.ContainsFunc(history, func(ref kek.Ref) bool { return ref.ID == id })
+}

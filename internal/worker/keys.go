@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"context"
+
+	"github.com/voluks/voluks/internal/volume"
+)
+
+// Rotate is volume.Manager.Rotate in a worker.
+func (c *Client) Rotate(ctx context.Context, name string, roles ...string) (volume.KeyReceipt, error) {
+	return c.keys(ctx, request{Op: opRotate, Name: name, Roles: roles})
+}
+
+// Rewrap is volume.Manager.Rewrap in a worker.
+func (c *Client) Rewrap(ctx context.Context, name string) (volume.KeyReceipt, error) {
+	return c.keys(ctx, request{Op: opRewrap, Name: name})
+}
+
+// Revoke is volume.Manager.Revoke in a worker.
+func (c *Client) Revoke(ctx context.Context, name, keyID string) (volume.KeyReceipt, error) {
+	return c.keys(ctx, request{Op: opRevoke, Name: name, KeyID: keyID})
+}
+
+func (c *Client) keys(ctx context.Context, r request) (volume.KeyReceipt, error) {
+	a, err := c.call(ctx, r)
+	if a.Receipt == nil {
+		a.Receipt = &volume.KeyReceipt{}
+	}
+	return *a.Receipt, err
+}
+
+// changeKeys does one of these requests in the worker.
+func changeKeys(ctx context.Context, m *volume.Manager, r request) (*volume.KeyReceipt, error) {
+	var receipt volume.KeyReceipt
+	var err error
+	switch r.Op {
+	case opRotate:
+		receipt, err = m.Rotate(ctx, r.Name, r.Roles...)
+	case opRewrap:
+		receipt, err = m.Rewrap(ctx, r.Name)
+	default:
+		receipt, err = m.Revoke(ctx, r.Name, r.KeyID)
+	}
+	return &receipt, err
+}
