@@ -135,25 +135,25 @@ func (n *node) uuid(t *testing.T, name string) string {
 func (n *node) addSlot(t *testing.T, name, image string) {
 	t.Helper()
 	n.run(t, "sh", "-ec", `cryptsetup luksDump --dump-json-metadata "$1" |
-		jq -r '.tokens[] | select(.type == "voluks-recovery") | .age' | base64 -d | age -d -i "$2" > "$3"
+		jq -j '.tokens[] | select(.type == "voluks-recovery") | .age' | age -d -i "$2" > "$3"
 		cryptsetup luksAddKey -q --key-file "$3" --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "$1" "$4"`,
 		"sh", image, filepath.Join(n.dir, "identity"), filepath.Join(n.dir, "recovered"), n.key)
 }
 
-// direct reads or writes the first span bytes of a device past the page cache.
-func (n *node) direct(t *testing.T, dev string, span int64, write bool) {
+// direct reads the start of a device past the page cache into content, or writes content there.
+func (n *node) direct(t *testing.T, dev string, content []byte, write bool) {
 	t.Helper()
+	const chunk = 1 << 20
 	f, err := sys.OpenDirect(dev, write)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	buf := make([]byte, 1<<20)
-	for off := int64(0); off < span && err == nil; off += int64(len(buf)) {
+	for off := 0; off < len(content) && err == nil; off += chunk {
 		if write {
-			_, err = f.WriteAt(buf, off)
+			_, err = f.WriteAt(content[off:off+chunk], int64(off))
 		} else {
-			_, err = f.ReadAt(buf, off)
+			_, err = f.ReadAt(content[off:off+chunk], int64(off))
 		}
 	}
 	if err == nil && write {
