@@ -43,6 +43,7 @@ Set up this node, start the agent, and use a volume:
 			doctorCommand(e),
 			versionCommand(e),
 			workerCommand(e),
+			generateCommand(e),
 		},
 		HideHelpCommand:           true,
 		HideVersion:               true,

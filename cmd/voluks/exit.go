@@ -59,6 +59,7 @@ var exitTable = []struct {
 var exitsOf = map[string][]int{
 	"voluks init":            {exitExists, exitRefused, exitConfig, exitInterrupted},
 	"voluks serve":           {exitInUse, exitConfig},
+	"voluks generate":        {},
 	"voluks worker":          {},
 	"voluks version":         {},
 	"voluks boot enable":     {exitNotFound, exitExists, exitDamaged, exitConfig},
