@@ -10,6 +10,7 @@ import (
 
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/kektest"
+	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/luks"
 )
@@ -215,6 +216,13 @@ func TestRewrapProvesFirst(t *testing.T) {
 				t.Errorf("%s: %d writes, %v", name, p.steps(), err)
 			}
 		}
+		// The previous one could unwrap what the active one wraps: it is to go, so that does not count.
+		k := n.moving(next)
+		k.KEK = &kek.Set{Active: disowns{next.New()}, Previous: []kek.Provider{n.provider.New(), next.New()}}
+		q := start()
+		if _, err := keyslot.Rewrap(t.Context(), q.c, k); !errors.Is(err, kek.ErrNotMine) || q.steps() != 0 {
+			t.Errorf("disowns: %d writes, %v", q.steps(), err)
+		}
 		// Provider down.
 		next.Fail(kek.ErrUnavailable)
 		p := start()
@@ -280,4 +288,11 @@ func TestRevoke(t *testing.T) {
 			n.recovers(t, c)
 		}
 	})
+}
+
+// disowns wraps, and does not know its own wraps.
+type disowns struct{ kek.Provider }
+
+func (p disowns) Unwrap(_ context.Context, _ kek.Binding, ref kek.Ref, _ []byte) (*secret.Key, error) {
+	return nil, &kek.NotMineError{Want: ref, Have: p.Ref()}
 }
