@@ -119,7 +119,10 @@ func (m *Manager) held(r *record, d *sys.DMDevice, err error) error {
 		}
 		return &Error{Code: CodeBusy, Err: &HeldError{Others: others, Closing: true}}
 	}
-	others, err2 := m.users(r, d)
+	others, err2 := []string(nil), error(nil)
+	if v, err := m.look(); err == nil { // anew: our own mounts are gone by now
+		others, err2 = m.users(v, r, d)
+	}
 	if err2 != nil {
 		others = append(others, err2.Error())
 	}
@@ -132,19 +135,12 @@ func (m *Manager) held(r *record, d *sys.DMDevice, err error) error {
 // users describes every mount of the mapping that is not voluks's own, in all namespaces: who has the file system. A copy of our own mount in
 // another namespace, at the same path, is what every service with a namespace of its own gets and loses with ours; it is listed only once ours is
 // gone, since it then stays for good (F17).
-func (m *Manager) users(r *record, d *sys.DMDevice) ([]string, error) {
-	spaces, err := m.s.Kernel.Namespaces()
+func (m *Manager) users(v *view, r *record, d *sys.DMDevice) ([]string, error) {
+	spaces, err := m.namespaces(v)
 	if err != nil {
 		return nil, err
 	}
-	mountpoint, err := m.mountpoint(r.Name)
-	if err != nil && !errors.Is(err, ErrNotMounted) {
-		return nil, err
-	}
-	v, err := m.look()
-	if err != nil {
-		return nil, err
-	}
+	mountpoint := v.mountpoint(r.Name)
 	here := slices.ContainsFunc(mountsOf(v.mounts, r, d), func(i sys.MountInfo) bool { return i.Mountpoint == mountpoint })
 	var users []string
 	for _, space := range spaces {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"syscall"
 
 	"github.com/voluks/voluks/internal/backing"
 	"github.com/voluks/voluks/keyslot"
@@ -64,6 +65,10 @@ func (m *Manager) Create(ctx context.Context, s Spec) (info Info, made bool, err
 func (m *Manager) create(ctx context.Context, l *lock, s Spec) (bool, error) {
 	r, err := m.load(s.Name)
 	if errors.Is(err, fs.ErrNotExist) {
+		// Without a record nobody can tell what else is there: it may be a volume that has lost it.
+		if err := m.vacate(s.Name); err != nil {
+			return false, err
+		}
 		return true, m.createNew(ctx, l, s)
 	}
 	if err != nil {
@@ -142,6 +147,7 @@ func (m *Manager) createNew(ctx context.Context, l *lock, s Spec) (err error) {
 func (m *Manager) build(ctx context.Context, l *lock, k *keyslot.Keyring, r *record, fresh bool) (err error) {
 	var u undo
 	defer u.onError(ctx, &err)
+	defer func() { err = m.blameFullDisk(r, err) }()
 	if err := m.allocate(ctx, r); err != nil {
 		return err
 	}
@@ -203,6 +209,7 @@ func (m *Manager) allocate(ctx context.Context, r *record) error {
 	if err := m.s.Images.Create(ctx, temp, r.Spec.Size, r.Spec.Alloc); err != nil {
 		return err
 	}
+	r.made = true
 	m.o.Crash("create.allocated")
 	if err := m.s.Files.Rename(temp, image); err != nil {
 		return err
@@ -210,6 +217,21 @@ func (m *Manager) allocate(ctx context.Context, r *record) error {
 	m.o.Crash("create.image")
 	return nil
 }
+
+// blameFullDisk finds the reason of an I/O error in a sparse image: the disk below has no block left for what was written.
+func (m *Manager) blameFullDisk(r *record, err error) error {
+	if !errors.Is(err, syscall.EIO) || r.Spec.Alloc != AllocSparse {
+		return err
+	}
+	missing, left, err2 := m.s.Images.Room(m.image(r.Name))
+	if err2 != nil || left >= missing || left > fullDisk {
+		return err
+	}
+	return &Error{Code: CodeNoSpace, Err: fmt.Errorf("the disk below its sparse image is full: %w", err)}
+}
+
+// fullDisk is how many bytes may be left on a disk that is called full.
+const fullDisk = 1 << 20
 
 // attach puts the image on a loop device. The caller closes the attachment as soon as a mapping has the device, and in any case before u runs, which
 // then makes sure that the device is gone.
@@ -255,9 +277,11 @@ func (m *Manager) discard(ctx context.Context, r *record) error {
 	if err := m.s.Files.Rename(m.o.Paths.VolumeDir(r.Name), dir); err != nil {
 		return err
 	}
-	for _, file := range []string{imageFile, newImageFile} {
-		if err := m.s.Images.Remove(ctx, filepath.Join(dir, file)); err != nil {
-			return err
+	if r.made { // by this very creation; anything else stays in the tombstone
+		for _, file := range []string{imageFile, newImageFile} {
+			if err := m.s.Images.Remove(ctx, filepath.Join(dir, file)); err != nil {
+				return err
+			}
 		}
 	}
 	if err := m.s.Files.Remove(filepath.Join(dir, recordFile)); err != nil {

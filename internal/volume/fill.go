@@ -44,6 +44,11 @@ func (m *Manager) fill(ctx context.Context, l *lock, k *keyslot.Keyring, c Conta
 	if r.State != StateFormatted || slots.Volume != nil {
 		return errors.New("internal error: a complete volume would have been formatted")
 	}
+	if r.Spec.Discard { // for those who open it with cryptsetup
+		if err := c.SetFlags(luks.Flags{Discards: true}); err != nil {
+			return err
+		}
+	}
 	if err := m.open(ctx, k, c, r, u); err != nil {
 		return err
 	}

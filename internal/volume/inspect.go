@@ -87,7 +87,9 @@ func (m *Manager) Path(ctx context.Context, name string) (path string, err error
 func (m *Manager) describe(v *view, name string, mine *lock) Info {
 	r, err := m.load(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Info{}
+		if err = m.vacant(name); err == nil {
+			return Info{}
+		}
 	}
 	info := Info{Name: name, Backing: BackingImage, Holders: []Holder{}, Slots: []SlotInfo{}, Options: map[string]string{}}
 	if err != nil {
@@ -161,7 +163,7 @@ func (m *Manager) describeOpen(v *view, r *record, info *Info) {
 		info.State, info.Reason = StateStuck, fmt.Sprintf("its mapping %s is suspended", d.Name)
 	case d != nil && r.State == StateReady:
 		info.State, info.Reason = StateClosing, "not mounted, and still open"
-		if users, err := m.users(r, d); err == nil && len(users) > 0 {
+		if users, err := m.users(v, r, d); err == nil && len(users) > 0 {
 			info.Reason = "still open: " + strings.Join(users, ", ")
 		}
 	}

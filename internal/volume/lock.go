@@ -46,8 +46,8 @@ func (m *Manager) lock(ctx context.Context, path, op string) (*lock, error) {
 		}
 		note, _ := readNote(path)
 		if m.overdue(note) {
-			return nil, &Error{Code: CodeStuck, Err: fmt.Errorf("%s (process %d), begun at %s, is past its deadline and holds the volume: a device "+
-				"below it does not answer", note.Op, note.PID, note.Since.Format(time.RFC3339))}
+			return nil, &Error{Code: CodeStuck, Err: fmt.Errorf("%s (process %d), begun at %s, is past its deadline and keeps the lock: a device "+
+				"below does not answer", note.Op, note.PID, note.Since.Format(time.RFC3339))}
 		}
 		select {
 		case <-ctx.Done():

@@ -66,18 +66,6 @@ func New(o Options) *Manager {
 	return &Manager{o: o, s: o.Storage, log: o.Log, now: o.Now}
 }
 
-// find loads the record of a volume that the caller named.
-func (m *Manager) find(name string) (*record, error) {
-	if err := CheckName(name); err != nil {
-		return nil, &Error{Code: CodeInvalid, Err: err}
-	}
-	r, err := m.load(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &Error{Code: CodeNotFound, Err: errors.New("there is no such volume")}
-	}
-	return r, err
-}
-
 // directories makes the directories that everything else is made in.
 func (m *Manager) directories() error {
 	// The mountpoints must be reachable for users of the host's services, the rest for nobody.

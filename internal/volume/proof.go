@@ -30,6 +30,31 @@ type view struct {
 	mappings []sys.DMDevice
 	// mountsDir is where volumes are mounted, as the kernel's tables have it: without symbolic links on the way. Empty if it does not exist.
 	mountsDir string
+
+	spaces *spacesView // made when first asked for
+}
+
+// spacesView is one look into all mount namespaces, which costs a walk through all processes.
+type spacesView struct {
+	spaces []sys.MountNamespace
+	err    error
+}
+
+// mountpoint is where a volume is mounted; empty if none can be.
+func (v *view) mountpoint(name string) string {
+	if v.mountsDir == "" {
+		return ""
+	}
+	return filepath.Join(v.mountsDir, name)
+}
+
+// namespaces are all mount namespaces at the time of the first question.
+func (m *Manager) namespaces(v *view) ([]sys.MountNamespace, error) {
+	if v.spaces == nil {
+		spaces, err := m.s.Kernel.Namespaces()
+		v.spaces = &spacesView{spaces, err}
+	}
+	return v.spaces.spaces, v.spaces.err
 }
 
 func (m *Manager) look() (*view, error) {
@@ -46,7 +71,7 @@ func (m *Manager) look() (*view, error) {
 	if err != nil && !errors.Is(err, ErrNotMounted) {
 		return nil, err
 	}
-	return &view{mounts, newMountTree(mounts), mappings, dir}, nil
+	return &view{mounts: mounts, tree: newMountTree(mounts), mappings: mappings, mountsDir: dir}, nil
 }
 
 // ProofError is a broken link in the chain from a path to its ciphertext. Whatever is at that path is not given out.
@@ -71,10 +96,10 @@ type proven struct {
 // prove goes through the chain. ErrNotMounted if nothing is mounted where the volume belongs; ErrPlaintext around a *ProofError if something is, and
 // is not this volume; any other error if that could not be found out.
 func (m *Manager) prove(v *view, r *record) (*proven, error) {
-	if v.mountsDir == "" {
+	mountpoint := v.mountpoint(r.Name)
+	if mountpoint == "" {
 		return nil, ErrNotMounted
 	}
-	mountpoint := filepath.Join(v.mountsDir, r.Name)
 	mount, ok := v.tree.visible(mountpoint)
 	if !ok {
 		return nil, broken("mount", "the host's mount table has no root")

@@ -10,6 +10,8 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -38,6 +40,8 @@ type record struct {
 	NoKey      string     `json:"no_key,omitempty"`  // why the last attempt to unlock failed
 	Weak       bool       `json:"weak,omitempty"`    // the bare mountpoint could not be made immutable
 	Removed    *time.Time `json:"removed,omitempty"` // counts in a tombstone only
+
+	made bool // this process made the image
 }
 
 // damagedError is a record that cannot be used. The volume's data is not affected.
@@ -81,6 +85,55 @@ func (m *Manager) loadAt(dir, name string) (*record, error) {
 		return nil, &damagedError{path, err}
 	}
 	return r, nil
+}
+
+// vacant returns nil if a name that has no record has nothing else either, and *damagedError if it has. What a crash left of the very first write of a
+// record is nothing.
+func (m *Manager) vacant(name string) error {
+	dir := m.o.Paths.VolumeDir(name)
+	left, err := m.s.Files.List(dir)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(left, recordFile) {
+		return nil // it appeared since the caller looked, so what is beside it is its own
+	}
+	for _, file := range left {
+		if !strings.HasPrefix(file, "."+recordFile) {
+			return &damagedError{filepath.Join(dir, recordFile), fmt.Errorf("it is gone, and there is %q beside it: put the record back, or move %s away", file, dir)}
+		}
+	}
+	return nil
+}
+
+// vacate is vacant for one who holds the lock of the name: what is nothing is removed.
+func (m *Manager) vacate(name string) error {
+	if err := m.vacant(name); err != nil {
+		return err
+	}
+	dir := m.o.Paths.VolumeDir(name)
+	left, err := m.s.Files.List(dir)
+	for _, file := range left {
+		if err == nil && strings.HasPrefix(file, "."+recordFile) {
+			err = m.s.Files.Remove(filepath.Join(dir, file))
+		}
+	}
+	return err
+}
+
+// find loads the record of a volume that the caller named.
+func (m *Manager) find(name string) (*record, error) {
+	if err := CheckName(name); err != nil {
+		return nil, &Error{Code: CodeInvalid, Err: err}
+	}
+	r, err := m.load(name)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return r, err
+	}
+	if err := m.vacant(name); err != nil {
+		return nil, err
+	}
+	return nil, &Error{Code: CodeNotFound, Err: errors.New("there is no such volume")}
 }
 
 // decodeRecord is strict: what this version does not understand it must not act upon.

@@ -70,7 +70,7 @@ func (m *Manager) bury(r *record) error {
 	return nil
 }
 
-// removeTraces takes away the empty directories of a name that no volume has, unless somebody else has mounted something there.
+// removeTraces takes away the mountpoint and the holders of a name that no volume has, unless somebody else has mounted something there.
 func (m *Manager) removeTraces(name string) error {
 	mounts, err := m.s.Kernel.Mounts()
 	if err != nil {
@@ -85,8 +85,13 @@ func (m *Manager) removeTraces(name string) error {
 			return nil
 		}
 	}
-	return errors.Join(
-		m.s.Filesystems.RemoveBare(m.o.Paths.Mount(name)),
-		m.s.Files.Remove(m.o.Paths.Holders(name)),
-	)
+	errs := []error{m.s.Filesystems.RemoveBare(m.o.Paths.Mount(name))}
+	// Holders of a volume that somebody took away by hand hold nothing.
+	dir := m.o.Paths.Holders(name)
+	files, err := m.s.Files.List(dir)
+	errs = append(errs, err)
+	for _, file := range files {
+		errs = append(errs, m.s.Files.Remove(filepath.Join(dir, file)))
+	}
+	return errors.Join(append(errs, m.s.Files.Remove(dir))...)
 }

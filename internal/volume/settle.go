@@ -5,7 +5,6 @@ package volume
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 	"time"
@@ -53,15 +52,10 @@ func (m *Manager) Settle(ctx context.Context, name string) (err error) {
 // settleNothing clears what is left where no volume is: an empty directory of a creation that had only begun, an empty mountpoint, the holders of a
 // volume that was removed by hand.
 func (m *Manager) settleNothing(name string) error {
-	dir := m.o.Paths.VolumeDir(name)
-	left, err := m.s.Files.List(dir)
-	if err != nil {
+	if err := m.vacate(name); err != nil {
 		return err
 	}
-	if len(left) > 0 {
-		return &Error{Code: CodeDamaged, Err: fmt.Errorf("%s has no record: move it away, or put %s back", dir, recordFile)}
-	}
-	if err := m.s.Files.Remove(dir); err != nil {
+	if err := m.s.Files.Remove(m.o.Paths.VolumeDir(name)); err != nil {
 		return err
 	}
 	return m.removeTraces(name)
@@ -117,11 +111,15 @@ func (m *Manager) container(r *record) (Container, error) {
 // out counts as alive (F51), and so does every holder of another kind.
 func (m *Manager) sweep(r *record) error {
 	notes, err := m.holderNotes(r.Name)
+	if err != nil || len(notes) == 0 {
+		return err
+	}
+	v, err := m.look()
 	if err != nil {
 		return err
 	}
 	for _, n := range notes {
-		switch stale := m.stale(r, n); {
+		switch stale := m.stale(v, r, n); {
 		case !stale && n.Doubt.IsZero():
 		case !stale:
 			n.Doubt = time.Time{}
@@ -141,16 +139,12 @@ func (m *Manager) sweep(r *record) error {
 }
 
 // stale tells whether a holder is positively gone at this moment.
-func (m *Manager) stale(r *record, n holderNote) bool {
+func (m *Manager) stale(v *view, r *record, n holderNote) bool {
 	if n.Kind != HolderDocker || n.PID == 0 || n.Start == 0 {
 		return false
 	}
 	start, err := m.s.Kernel.ProcessStart(n.PID)
 	if err == nil && start == n.Start || err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false
-	}
-	v, err := m.look()
-	if err != nil {
 		return false
 	}
 	d, err := own(v, r)
@@ -160,21 +154,18 @@ func (m *Manager) stale(r *record, n holderNote) bool {
 	if d == nil {
 		return true // not open, so nobody can have it
 	}
-	used, err := m.used(r, d)
+	used, err := m.used(v, r, d)
 	return err == nil && !used
 }
 
 // used tells whether anybody but voluks has the file system mounted, in any namespace. The copy of our own mount that services with a namespace of
 // their own get by propagation is not use.
-func (m *Manager) used(r *record, d *sys.DMDevice) (bool, error) {
-	spaces, err := m.s.Kernel.Namespaces()
+func (m *Manager) used(v *view, r *record, d *sys.DMDevice) (bool, error) {
+	spaces, err := m.namespaces(v)
 	if err != nil {
 		return true, err
 	}
-	mountpoint, err := m.mountpoint(r.Name)
-	if err != nil && !errors.Is(err, ErrNotMounted) {
-		return true, err
-	}
+	mountpoint := v.mountpoint(r.Name)
 	for _, space := range spaces {
 		for _, mount := range mountsOf(space.Mounts, r, d) {
 			if mount.Root != "/" || mount.Mountpoint != mountpoint {
@@ -250,7 +241,7 @@ func (m *Manager) unsettled(v *view, name string) bool {
 		return true
 	}
 	for _, n := range notes {
-		if !n.Doubt.IsZero() || m.stale(r, n) {
+		if !n.Doubt.IsZero() || m.stale(v, r, n) {
 			return true
 		}
 	}

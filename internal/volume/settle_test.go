@@ -110,7 +110,7 @@ func TestReconcileLeavesOthers(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if infos, err := n.Manager().List(t.Context()); err != nil || names(infos) != "db=ready" {
+	if infos, err := n.Manager().List(t.Context()); err != nil || names(infos) != "db=ready half=damaged" {
 		t.Errorf("got %s, %v", names(infos), err)
 	}
 }
@@ -179,5 +179,85 @@ func TestNames(t *testing.T) {
 	}
 	if infos, err := n.Manager().List(t.Context()); err != nil || infos == nil || len(infos) != 0 {
 		t.Errorf("got %v, %v", infos, err)
+	}
+}
+
+// A volume that has lost its record is damaged, and never taken for a free name: its image is untouched by everything.
+func TestRecordLost(t *testing.T) {
+	n := volumetest.NewNode(t)
+	info := create(t, n, "db")
+	path := filepath.Join(n.Paths.VolumeDir("db"), "record.json")
+	record, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	_, epoch, _, _ := n.Container(image(n, "db"))
+	if _, _, err := n.Manager().Create(t.Context(), spec(t, n, "db")); !errors.Is(err, volume.ErrDamaged) {
+		t.Errorf("create: %v", err)
+	}
+	if _, err := n.Manager().Mount(t.Context(), "db", docker("a")); !errors.Is(err, volume.ErrDamaged) {
+		t.Errorf("mount: %v", err)
+	}
+	if err := n.Manager().Remove(t.Context(), "db"); !errors.Is(err, volume.ErrDamaged) {
+		t.Errorf("remove: %v", err)
+	}
+	if err := n.Manager().Settle(t.Context(), "db"); !errors.Is(err, volume.ErrDamaged) {
+		t.Errorf("settle: %v", err)
+	}
+	if infos, err := n.Manager().List(t.Context()); err != nil || names(infos) != "db=damaged" || !strings.Contains(infos[0].Reason, "record.json") {
+		t.Errorf("list: %+v, %v", infos, err)
+	}
+	if uuid, now, complete, ok := n.Container(image(n, "db")); !ok || !complete || uuid != info.UUID || now != epoch {
+		t.Error("the image was touched")
+	}
+	if err := os.WriteFile(path, record, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mount(t, n, "db", docker("a"))
+}
+
+// What a crash left of the first write of a record is no volume.
+func TestHalfRecord(t *testing.T) {
+	n := volumetest.NewNode(t)
+	if err := os.MkdirAll(n.Paths.VolumeDir("db"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	temp := filepath.Join(n.Paths.VolumeDir("db"), ".record.json123456")
+	if err := os.WriteFile(temp, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if infos, err := n.Manager().List(t.Context()); err != nil || len(infos) != 0 {
+		t.Errorf("list: %v, %v", infos, err)
+	}
+	if _, err := os.Stat(temp); err != nil {
+		t.Errorf("looking has changed something: %v", err)
+	}
+	if err := n.Manager().Reconcile(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(n.Paths.VolumeDir("db")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("directory: %v", err)
+	}
+	create(t, n, "db")
+}
+
+// A volume that was taken away by hand leaves holders; they are not those of the next volume of that name.
+func TestHoldersOfAVolumeThatIsGone(t *testing.T) {
+	n := volumetest.NewNode(t)
+	create(t, n, "db")
+	mount(t, n, "db", docker("a"))
+	n.Machine.Reboot()
+	n.UnmountAll()
+	if err := os.RemoveAll(n.Paths.VolumeDir("db")); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Manager().Reconcile(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if entries, _ := os.ReadDir(n.Paths.HoldersDir()); len(entries) > 0 {
+		t.Errorf("left %v", entries)
 	}
 }
