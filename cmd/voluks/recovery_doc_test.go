@@ -62,6 +62,8 @@ func TestRecoveryDoc(t *testing.T) {
 			} else if testenv.Required("guest") {
 				t.Errorf("not in a guest, so not run: %s", b.script)
 			}
+		case "hand": // needs what only a real node has, such as the ID of a leaked key
+			n.exists(b.script)
 		case "later":
 			n.isLater(b.script)
 		default:
@@ -173,15 +175,30 @@ func (n *docNode) runs(script string) {
 	}
 }
 
+// exists wants that the commands of an example are commands of voluks.
+func (n *docNode) exists(script string) {
+	n.t.Helper()
+	for line := range strings.Lines(script) {
+		if err := understood(line); err != nil {
+			n.t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
 // isLater wants that the commands of an example do not exist yet. When they do, it has to be run.
 func (n *docNode) isLater(script string) {
 	n.t.Helper()
 	for line := range strings.Lines(script) {
-		words := strings.Fields(line)
-		if _, err := normalize(newApp(newEnv()), words[1:]); err == nil {
+		if understood(line) == nil {
 			n.t.Errorf("this command exists by now: mark it to be run, and let this test run it: %s", line)
 		}
 	}
+}
+
+// understood tells whether a line of an example is a command of voluks with flags that it has.
+func understood(line string) error {
+	_, err := normalize(newApp(newEnv()), strings.Fields(line)[1:])
+	return err
 }
 
 func (n *docNode) output() string { return n.out.String() }

@@ -37,9 +37,8 @@ func TestInitSplit(t *testing.T) {
 	if got := <-status; got != 0 {
 		t.Fatalf("exit status %d:\n%s", got, p.seen.String())
 	}
-	p.mu.Lock()
-	screen := p.seen.String()
-	p.mu.Unlock()
+	p.sees(`(?s)(\x1b\[3J.*){4}`) // cleared before each share and after the last
+	screen := p.text()
 	if strings.Contains(screen, "AGE-SECRET-KEY") {
 		t.Error("the identity was shown")
 	}
