@@ -27,7 +27,7 @@ import (
 //	format, first half                  no header or one without our tokens:        Redo formats again if the header has our UUID and no managed
 //	                                    it cannot be opened, so was never used      token; else it is set aside as a tombstone, and a new one begun
 //	format, agent token                 a container that opens                      Redo adds what is missing (keyslot.Complete), never formats
-//	record "formatted"                  the same                                    the same
+//	record "formatted"                  the same                                    Redo goes on
 //	mapping open, mkfs                  a file system, perhaps half of one          Redo looks: with the data directory it is adopted, else made again
 //	data directory                      a whole file system                         Redo adopts it
 //	token "voluks-volume"               a complete volume, record one step behind   Redo and Settle write the record

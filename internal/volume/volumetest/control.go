@@ -87,7 +87,7 @@ func (f *Machine) bind(target string, pid int, root, at string) {
 	if at != "" {
 		m.target = at
 	}
-	f.namespaces = append(f.namespaces, &Namespace{PID: pid, mounts: []*mount{&m}})
+	f.namespaces = append(f.namespaces, &namespace{PID: pid, mounts: []*mount{&m}})
 }
 
 // Leave ends a container.

@@ -33,7 +33,7 @@ type Machine struct {
 	loops      map[uint32]*loop
 	mappings   map[string]*mapping
 	mounts     []*mount // of the host, in the order of mounting
-	namespaces []*Namespace
+	namespaces []*namespace
 	open       map[string]bool // mountpoints below which a process of the host has files open
 	processes  map[int]uint64  // pid to start time
 	bare       map[string]bool // bare mountpoints
@@ -78,8 +78,8 @@ type mount struct {
 	fs         *fsys
 }
 
-// Namespace is a mount namespace other than the host's.
-type Namespace struct {
+// namespace is a mount namespace other than the host's.
+type namespace struct {
 	PID    int
 	mounts []*mount
 }

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build voluks_crashpoints
+
+package crashpoint
+
+func init() { enabled = true }
