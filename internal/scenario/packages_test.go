@@ -206,6 +206,9 @@ func purged(t *testing.T) {
 			t.Errorf("no %q in what purge says:\n%s", want, out)
 		}
 	}
+	if links, err := filepath.Glob("/etc/systemd/system/*/voluks.*"); err != nil || len(links) > 0 {
+		t.Errorf("still enabled: %q, %v", links, err)
+	}
 	images, err := filepath.Glob("/var/lib/voluks/volumes/*/image")
 	if err != nil || len(images) != 2 {
 		t.Errorf("images after the purge: %q, %v", images, err)
