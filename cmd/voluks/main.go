@@ -8,9 +8,19 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/voluks/voluks/internal/sys"
 )
 
-func main() { os.Exit(run(os.Args, newEnv())) }
+// main hardens the process whatever it is for: init shows the identity that opens everything, and no crash may write it to a core file.
+func main() {
+	e := newEnv()
+	if err := sys.Harden(); err != nil {
+		e.report(err)
+		os.Exit(exitCode(err))
+	}
+	os.Exit(run(os.Args, e))
+}
 
 // run is the whole program; the exit status is the return value.
 func run(args []string, e *env) int {

@@ -218,7 +218,16 @@ func (a *agent) run(ctx context.Context) error {
 // sweep settles what a crash or a busy moment left, at the start and then every so often, until ctx ends. After the first time requests are served.
 func (a *agent) sweep(ctx context.Context) {
 	first, cancel := context.WithTimeout(ctx, startTime)
-	a.settle(first)
+	settled := make(chan struct{})
+	go func() {
+		defer close(settled)
+		a.settle(first)
+	}()
+	// The kernel may keep even a look at one volume waiting; the others are served then.
+	select {
+	case <-settled:
+	case <-first.Done():
+	}
 	cancel()
 	close(a.ready)
 	ticker := time.NewTicker(sweepEvery)

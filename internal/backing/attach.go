@@ -79,17 +79,13 @@ func (i *Image) tryAttach(ctx context.Context) (*Attachment, error) {
 	if err := checkSize(f); err != nil {
 		return nil, err
 	}
-	dev, ino, err := sys.FileID(f)
-	if err != nil {
-		return nil, err
-	}
 	err = sys.TryLock(f)
 	locked := errors.Is(err, sys.ErrLocked)
 	if err != nil && !locked {
 		return nil, err
 	}
 	// After the attempt: whoever had the lock first has, if it was us, bound a device, or is about to.
-	loops, err := sys.LoopByInode(dev, ino)
+	loops, err := sys.LoopsOver(f)
 	if err != nil {
 		return nil, err
 	}
@@ -146,11 +142,7 @@ func (i *Image) loops() ([]sys.Loop, error) {
 		return nil, err
 	}
 	defer f.Close()
-	dev, ino, err := sys.FileID(f)
-	if err != nil {
-		return nil, err
-	}
-	return sys.LoopByInode(dev, ino)
+	return sys.LoopsOver(f)
 }
 
 // Attached returns the loop device that the image is bound to, by whomever; ok is false if there is none. Two of them are ErrInUse. The device is not

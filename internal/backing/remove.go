@@ -29,11 +29,7 @@ func (i *Image) Remove() error {
 		}
 		return fmt.Errorf("remove image: %w", err)
 	}
-	dev, ino, err := sys.FileID(f)
-	if err != nil {
-		return fmt.Errorf("remove image: %w", err)
-	}
-	loops, err := sys.LoopByInode(dev, ino)
+	loops, err := sys.LoopsOver(f)
 	if err != nil {
 		return fmt.Errorf("remove image: %w", err)
 	}

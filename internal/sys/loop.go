@@ -37,23 +37,43 @@ func FileID(f *os.File) (dev, ino uint64, err error) {
 	return uint64(st.Dev), st.Ino, nil
 }
 
-// LoopByInode returns the loop devices that are bound to the file with these numbers, whoever bound them.
-func LoopByInode(dev, ino uint64) ([]Loop, error) {
-	all, err := LoopList()
+// LoopsOver returns the loop devices that are bound to an open file, whoever bound them. Devices over files of other names are not asked: asking one
+// waits for whoever works on it, and so for ever if the disk below it does not answer.
+func LoopsOver(f *os.File) ([]Loop, error) {
+	var st unix.Stat_t
+	if err := control(f, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
+		return nil, fmt.Errorf("loop devices of %s: %w", f.Name(), err)
+	}
+	concerns := func(string) bool { return true }
+	if st.Nlink == 1 { // so it has no other name, and the kernel shows the one that it has now
+		concerns = func(name string) bool { return backingName(name) == filepath.Base(f.Name()) }
+	}
+	all, err := loopList(concerns)
 	if err != nil {
 		return nil, err
 	}
 	var found []Loop
 	for _, l := range all {
-		if l.BackingDev == dev && l.BackingIno == ino {
+		if l.BackingDev == uint64(st.Dev) && l.BackingIno == st.Ino {
 			found = append(found, l)
 		}
 	}
 	return found, nil
 }
 
-// LoopList returns all bound loop devices.
-func LoopList() ([]Loop, error) {
+// backingName is the last part of the path of a loop device's file, "" if the device is not bound.
+func backingName(loop string) string {
+	b, err := os.ReadFile(filepath.Join("/sys/block", loop, "loop/backing_file"))
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), " (deleted)"))
+}
+
+// LoopList returns all bound loop devices. It may wait for each of them.
+func LoopList() ([]Loop, error) { return loopList(func(string) bool { return true }) }
+
+func loopList(concerns func(name string) bool) ([]Loop, error) {
 	dirs, err := filepath.Glob("/sys/block/loop*/loop")
 	if err != nil {
 		return nil, fmt.Errorf("list loop devices: %w", err)
@@ -65,7 +85,11 @@ func LoopList() ([]Loop, error) {
 	}
 	var all []Loop
 	for _, dir := range dirs {
-		l, ok, err := loopOf(filepath.Base(filepath.Dir(dir)))
+		name := filepath.Base(filepath.Dir(dir))
+		if !concerns(name) {
+			continue
+		}
+		l, ok, err := loopOf(name)
 		if err != nil {
 			return nil, fmt.Errorf("list loop devices: %w", err)
 		}

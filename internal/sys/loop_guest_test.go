@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/voluks/voluks/internal/testenv"
 )
 
@@ -87,12 +89,15 @@ func TestLoopOnExt4(t *testing.T) {
 	}
 	// A rename changes nothing; the file is what counts.
 	must(t, os.Rename(img.Name(), filepath.Join(dir, "renamed")))
-	if found, err := LoopByInode(dev, ino); err != nil || len(found) != 1 || found[0].Path != l.Path {
+	renamed, err := os.Open(filepath.Join(dir, "renamed"))
+	must(t, err)
+	defer renamed.Close()
+	if found, err := LoopsOver(renamed); err != nil || len(found) != 1 || found[0].Path != l.Path {
 		t.Errorf("%+v, %v", found, err)
 	}
 	must(t, f.Close())
 	waitUnbound(t, l)
-	if found, err := LoopByInode(dev, ino); err != nil || len(found) != 0 {
+	if found, err := LoopsOver(renamed); err != nil || len(found) != 0 {
 		t.Errorf("%+v, %v", found, err)
 	}
 	if _, err := l.Hold(); !errors.Is(err, ErrNotExist) {
@@ -231,9 +236,7 @@ func TestLoopDetachWithoutAutoclear(t *testing.T) {
 	img := image(t, t.TempDir(), "image")
 	out, err := exec.Command("losetup", "-f", "--show", img.Name()).Output()
 	must(t, err)
-	dev, ino, err := FileID(img)
-	must(t, err)
-	found, err := LoopByInode(dev, ino)
+	found, err := LoopsOver(img)
 	if err != nil || len(found) != 1 || found[0].Path != strings.TrimSpace(string(out)) || found[0].Autoclear {
 		t.Fatalf("%+v, %v", found, err)
 	}
@@ -297,4 +300,69 @@ func BenchmarkLoopAttach(b *testing.B) {
 		}
 		f.Close()
 	}
+}
+
+// A look for the loop device of one file must not wait for another device whose disk does not answer. F12 F15
+func TestLoopsOverAsksNoOthers(t *testing.T) {
+	good := testenv.Ext4Dir(t, 0)
+	disk := testenv.Disk(t, 1, 64<<20)
+	dev := testenv.DM(t, "hangs", "0 131072 linear "+disk+" 0\n")
+	if out, err := exec.Command("mkfs.ext4", "-q", "-F", dev).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	bad := t.TempDir()
+	must(t, Mount(dev, bad, "ext4", 0, ""))
+	t.Cleanup(func() { must(t, Unmount(bad)) })
+	foreign := image(t, bad, "foreign")
+	must(t, Fallocate(foreign, imageSize))
+	must(t, foreign.Sync())
+	other, held := attach(t, foreign)
+	img := image(t, good, "image")
+	ours, keep := attach(t, img)
+
+	testenv.DMSuspend(t, "hangs")
+	var waiting sync.WaitGroup
+	waiting.Go(func() { // a write in flight, for which a change of the device's mode waits
+		d, err := OpenDirect(other.Path, true)
+		if err == nil {
+			_, err = d.WriteAt(make([]byte, 4096), 0)
+			err = errors.Join(err, d.Close())
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	inFlight := filepath.Join("/sys/block", filepath.Base(other.Path), "inflight")
+	for {
+		b, err := os.ReadFile(inFlight)
+		must(t, err)
+		if fields := strings.Fields(string(b)); len(fields) == 2 && fields[1] != "0" {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	waiting.Go(func() { _ = unix.IoctlSetInt(int(held.Fd()), unix.LOOP_SET_DIRECT_IO, 0) })
+
+	found := make(chan []Loop, 1)
+	go func() {
+		loops, err := LoopsOver(img)
+		if err != nil {
+			t.Error(err)
+		}
+		found <- loops
+	}()
+	select {
+	case loops := <-found:
+		if len(loops) != 1 || loops[0].Path != ours.Path {
+			t.Errorf("%+v", loops)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the look hangs with the other device")
+	}
+	testenv.DMResume(t, "hangs")
+	waiting.Wait()
+	must(t, held.Close())
+	must(t, keep.Close())
+	waitUnbound(t, other)
+	waitUnbound(t, ours)
 }

@@ -273,6 +273,13 @@ func (m *Manager) format(ctx context.Context, k *keyslot.Keyring, c Container, d
 // discard removes a volume that never was one, so that its name and its space are free. It becomes a tombstone first: a crash amid the removal leaves
 // something that nothing else looks at.
 func (m *Manager) discard(ctx context.Context, r *record) error {
+	// What the kernel still holds stays under its name, where Settle closes it, and Create or Remove end it.
+	if err := m.clear(ctx, r); err != nil {
+		return err
+	}
+	if err := m.nothingThere(r); err != nil {
+		return err
+	}
 	dir := filepath.Join(m.o.Paths.RemovedDir(), r.UUID)
 	if err := m.s.Files.Rename(m.o.Paths.VolumeDir(r.Name), dir); err != nil {
 		return err

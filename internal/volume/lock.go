@@ -17,6 +17,7 @@ import (
 
 const (
 	lockPoll     = 20 * time.Millisecond
+	lateTime     = 500 * time.Millisecond
 	lockDeadline = 10 * time.Minute // of an operation whose caller set none
 	undoTime     = 20 * time.Second // of an undo, on top of the deadline
 )
@@ -33,19 +34,25 @@ type lockNote struct {
 // lasts until the last of them is gone: a mkfs that outlives its worker keeps the volume locked.
 type lock struct{ File *os.File }
 
-// lockVolume waits for the lock of a volume as long as ctx lasts. It gives up at once, with CodeStuck, when whoever has it is past its deadline.
+// lockVolume waits for the lock of a volume as long as ctx lasts. It gives up, with CodeStuck, when whoever has it stays past its deadline for lateTime:
+// the note of one that was killed stands there until the next owner has written its own, and a status may hold the lock at that moment.
 func (m *Manager) lockVolume(ctx context.Context, name, op string) (*lock, error) {
 	return m.lock(ctx, m.o.Paths.Lock(name), op)
 }
 
 func (m *Manager) lock(ctx context.Context, path, op string) (*lock, error) {
+	var late lockNote // the note that was last seen overdue, and when that was first
+	var since time.Time
 	for {
 		l, err := m.tryLock(ctx, path, op)
 		if !errors.Is(err, sys.ErrLocked) {
 			return l, err
 		}
 		note, _ := readNote(path)
-		if m.overdue(note) {
+		if !m.overdue(note) || note != late {
+			late, since = note, time.Now()
+		}
+		if m.overdue(note) && time.Since(since) >= lateTime {
 			return nil, &Error{Code: CodeStuck, Err: fmt.Errorf("%s (process %d), begun at %s, is past its deadline and keeps the lock: a device "+
 				"below does not answer", note.Op, note.PID, note.Since.Format(time.RFC3339))}
 		}

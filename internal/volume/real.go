@@ -181,11 +181,12 @@ func (realKernel) Mappings() ([]sys.DMDevice, error) { return sys.DMList() }
 func (realKernel) Loop(major, minor uint32) (sys.Loop, error) { return sys.LoopByDev(major, minor) }
 
 func (realKernel) LoopsOf(path string) ([]sys.Loop, error) {
-	dev, ino, err := fileID(path)
+	f, err := sys.OpenRegular(path, false)
 	if err != nil {
 		return nil, err
 	}
-	return sys.LoopByInode(dev, ino)
+	defer f.Close()
+	return sys.LoopsOver(f)
 }
 
 func (realKernel) FileID(path string) (dev, ino uint64, err error) { return fileID(path) }

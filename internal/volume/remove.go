@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"syscall"
 )
 
 // What a crash leaves during a removal, and who repairs it:
@@ -51,7 +52,10 @@ func (m *Manager) nothingThere(r *record) error {
 func (m *Manager) bury(r *record) error {
 	now := m.now().UTC()
 	r.Removed = &now
-	if err := m.save(r); err != nil {
+	if err := m.save(r); errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		// A full disk is a reason to remove volumes, so it keeps nobody from it: the time of removal is then that of the directory.
+		m.log.Warn("the time of removal could not be written down", "volume", r.Name, "err", err)
+	} else if err != nil {
 		return err
 	}
 	m.o.Crash("remove.marked")

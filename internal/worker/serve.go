@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"syscall"
 
 	"github.com/voluks/voluks/internal/sys"
@@ -29,6 +30,7 @@ func Main(ctx context.Context, open func(context.Context) (*volume.Manager, erro
 	if err := sys.Harden(); err != nil {
 		return err
 	}
+	signal.Ignore(syscall.SIGPIPE) // its log is a pipe to an agent that may end before it
 	for _, fd := range []int{requestFD, answerFD} {
 		var st syscall.Stat_t
 		if err := syscall.Fstat(fd, &st); err != nil || st.Mode&syscall.S_IFMT != syscall.S_IFIFO {
