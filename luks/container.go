@@ -20,6 +20,7 @@ import (
 type Container struct {
 	path     string
 	onDamage func(error)
+	foreign  bool // somebody else formatted it; see Foreign
 
 	testOnlyBeforeActivation func()
 }
@@ -57,7 +58,7 @@ func (c *Container) ours(op string, e header.Expect) (*header.Header, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.Strict(e); err != nil {
+	if err := h.Strict(c.expectation(h, e)); err != nil {
 		return nil, fmt.Errorf("%s of %s: %w", op, c.path, err)
 	}
 	return h, nil

@@ -69,7 +69,7 @@ func (c *Container) copyForWitness(op string, slot int) (*os.File, *header.Heade
 		err = h.Damage()
 	}
 	if err == nil {
-		err = h.Strict(header.Expect{})
+		err = h.Strict(c.expectation(h, header.Expect{}))
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s of %s: %w", op, c.path, err)

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package luks
+
+import "github.com/voluks/voluks/luks/header"
+
+// maxForeignOffset bounds where the data of a container of others may begin: the header up to there is copied into memory for the second opinion.
+const maxForeignOffset = 128 << 20
+
+// Foreign names a container that somebody else formatted, cryptsetup with its defaults for example, and that voluks adds a slot to. The sizes of
+// metadata and header are then what the header itself says, within bounds; everything else is checked as strictly as for At.
+func Foreign(path string) *Container { return &Container{path: path, foreign: true} }
+
+// expectation completes what the strict check of this container asks for.
+func (c *Container) expectation(h *header.Header, e header.Expect) header.Expect {
+	if !c.foreign {
+		return e
+	}
+	if s, ok := h.Segments[0]; ok && s.Offset >= 2*h.Size && s.Offset <= maxForeignOffset {
+		e.DataOffset = s.Offset
+	}
+	e.MetadataSize = h.Size // the reading of the header allows the sizes of LUKS2 alone
+	return e
+}
