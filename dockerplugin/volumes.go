@@ -22,8 +22,9 @@ type Volumes interface {
 	Remove(ctx context.Context, name string) error
 	// Path returns the proven directory, or an error that matches volume.ErrNotMounted.
 	Path(ctx context.Context, name string) (string, error)
-	// Inspect describes one volume, List all of them, unfinished ones included. Neither touches a device.
+	// Inspect describes one volume, and touches no device.
 	Inspect(ctx context.Context, name string) (volume.Info, error)
+	// List is Inspect of all volumes, unfinished ones included.
 	List(ctx context.Context) ([]volume.Info, error)
 }
 

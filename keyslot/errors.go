@@ -38,6 +38,7 @@ type TokenError struct {
 	Err  error
 }
 
+// Error implements error.
 func (e *TokenError) Error() string {
 	return fmt.Sprintf("%v %d (%s): %v", ErrToken, e.ID, e.Type, e.Err)
 }
@@ -56,6 +57,7 @@ type VersionError struct {
 	Version string // as written; "" if there is none
 }
 
+// Error implements error.
 func (e *VersionError) Error() string {
 	return fmt.Sprintf("token %d (%s) has version %q, this voluks knows %d", e.ID, e.Type, e.Version, version)
 }
@@ -72,6 +74,7 @@ type ForeignTokenError struct {
 	Header string // UUID of the header that it is in
 }
 
+// Error implements error.
 func (e *ForeignTokenError) Error() string {
 	return fmt.Sprintf("token %d (%s) belongs to the volume %s, not to %s", e.ID, e.Type, e.UUID, e.Header)
 }
@@ -82,6 +85,7 @@ type TooLargeError struct {
 	Size, Limit int // bytes of JSON
 }
 
+// Error implements error.
 func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("tokens would take %d bytes of the header, at most %d are allowed", e.Size, e.Limit)
 }
@@ -93,6 +97,7 @@ type ProofError struct {
 	Err  error
 }
 
+// Error implements error.
 func (e *ProofError) Error() string {
 	return fmt.Sprintf("prove key slot %d with %s: %v", e.Slot, e.By, e.Err)
 }
@@ -104,6 +109,7 @@ func (e *ProofError) Unwrap() error { return e.Err }
 // destroyed.
 type SharedSlotError struct{ Slot int }
 
+// Error implements error.
 func (e *SharedSlotError) Error() string {
 	return fmt.Sprintf("a token that is not voluks's names key slot %d", e.Slot)
 }

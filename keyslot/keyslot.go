@@ -39,14 +39,23 @@ const (
 // Container is the LUKS2 container that slots are in, as *luks.Container is it. Its methods see the
 // disk as it is when they are called.
 type Container interface {
+	// Header reads both copies of the header; see luks.Container.Header for its errors.
 	Header() (*header.Header, error)
+	// Format writes a new header with one slot over whatever is there.
 	Format(p luks.FormatParams) error
+	// AddSlot adds a slot with that number for key; auth opens an existing one. Both keys are borrowed.
 	AddSlot(auth luks.Auth, slot int, key *secret.Key, kdf luks.KDF) error
+	// KillSlot destroys the slot, its key material included: luks.ErrNoSlot if there is none.
 	KillSlot(slot int) error
+	// TestSlot returns nil if key, which is borrowed, opens the slot, and luks.ErrWrongKey if it does not.
 	TestSlot(slot int, key *secret.Key) error
+	// Witness is TestSlot by an implementation that is not libcryptsetup, on the header as the disk has it.
 	Witness(slot int, key *secret.Key) error
+	// SetToken writes the token with that id, or with the first free one if it is negative, and returns its id.
 	SetToken(id int, json []byte) (int, error)
+	// RemoveToken removes the token with that id.
 	RemoveToken(id int) error
+	// Syncer opens what makes later writes of the header durable. The caller closes it.
 	Syncer() (*luks.Syncer, error)
 }
 

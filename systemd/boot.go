@@ -26,6 +26,7 @@ const MountType = "voluks"
 const (
 	// MinBootTimeout and MaxBootTimeout bound how long a boot mount may wait for its key.
 	MinBootTimeout = time.Second
+	// MaxBootTimeout is the other bound.
 	MaxBootTimeout = 24 * time.Hour
 
 	longestUnit = 255 // bytes of a unit's name

@@ -54,6 +54,7 @@ type ControlError struct {
 	Err    error
 }
 
+// Error implements error.
 func (e *ControlError) Error() string {
 	s := "systemctl " + strings.Join(e.Args, " ") + ": " + e.Err.Error()
 	if e.Stderr != "" {

@@ -18,6 +18,7 @@ type NotBlankError struct {
 	Offset int64  // of the first byte that is not zero, or -1
 }
 
+// Error implements error.
 func (e *NotBlankError) Error() string {
 	if e.Offset < 0 {
 		return fmt.Sprintf("%s is not blank: it has %s", e.Path, e.What)

@@ -39,6 +39,7 @@ type NoSpaceError struct {
 	Inodes      bool // it is not bytes but inodes that are missing
 }
 
+// Error implements error.
 func (e *NoSpaceError) Error() string {
 	if e.Inodes {
 		return fmt.Sprintf("no space in %s: it has no free inode", e.Path)

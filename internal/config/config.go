@@ -101,6 +101,7 @@ type Error struct {
 	Msg  string // what is wrong with Key
 }
 
+// Error implements error.
 func (e *Error) Error() string {
 	where := e.File
 	if e.Line > 0 {

@@ -18,6 +18,7 @@ type DurationError struct {
 	Reason string
 }
 
+// Error implements error.
 func (e *DurationError) Error() string { return fmt.Sprintf("duration %q: %s", e.Text, e.Reason) }
 
 // ParseDuration reads "90d", "24h", "1d12h" or "30m": days of 24 hours, then what time.ParseDuration

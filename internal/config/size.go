@@ -26,6 +26,7 @@ type SizeError struct {
 	Reason string // what is wrong, and an example of how to write it
 }
 
+// Error implements error.
 func (e *SizeError) Error() string { return fmt.Sprintf("size %q: %s", e.Text, e.Reason) }
 
 // ParseSize reads a size such as "512M", "10G" or "1.5T" and returns bytes. K, M, G, T and P are

@@ -55,6 +55,7 @@ type SizeError struct {
 	Size, Min int64
 }
 
+// Error implements error.
 func (e *SizeError) Error() string {
 	return fmt.Sprintf("%s needs at least %d MiB, and the device has %.1f MiB", e.Type, (e.Min+1<<20-1)>>20, float64(e.Size)/(1<<20))
 }
@@ -65,6 +66,7 @@ type SignatureError struct {
 	Found  Signature
 }
 
+// Error implements error.
 func (e *SignatureError) Error() string {
 	return fmt.Sprintf("%s holds %s already", e.Device, e.Found.Type)
 }
@@ -74,6 +76,7 @@ type MismatchError struct {
 	Device, Field, Got, Want string
 }
 
+// Error implements error.
 func (e *MismatchError) Error() string {
 	return fmt.Sprintf("%s: %s is %q and should be %q", e.Device, e.Field, e.Got, e.Want)
 }

@@ -81,6 +81,7 @@ type BusyError struct {
 	Err    error
 }
 
+// Error implements error.
 func (e *BusyError) Error() string {
 	s := e.Err.Error()
 	for n, u := range e.Users {

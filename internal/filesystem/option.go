@@ -19,6 +19,7 @@ type OptionError struct {
 	Allowed []string // what exists, or the values that this option takes
 }
 
+// Error implements error.
 func (e *OptionError) Error() string {
 	s := fmt.Sprintf("%s option %q is not allowed for %s", e.Kind, e.Option, e.Type)
 	if e.Reason != "" {

@@ -12,8 +12,11 @@ import (
 type Device interface {
 	io.ReaderAt
 	io.WriterAt
+	// Size is in bytes.
 	Size() int64
+	// Sync makes what was written durable.
 	Sync() error
+	// Close releases the device, and does not sync.
 	Close() error
 }
 

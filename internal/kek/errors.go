@@ -28,6 +28,7 @@ type ConfigError struct {
 	Err     error
 }
 
+// Error implements error.
 func (e *ConfigError) Error() string { return fmt.Sprintf("%s: %v", e.Setting, e.Err) }
 
 // Unwrap returns the cause.
@@ -40,6 +41,7 @@ type NotMineError struct {
 	Err  error // why the key that is here is not known, or nil
 }
 
+// Error implements error.
 func (e *NotMineError) Error() string {
 	s := fmt.Sprintf("wrapped by %v, not by %v", e.Want, e.Have)
 	if e.Err != nil {
@@ -61,6 +63,7 @@ type NoProviderError struct {
 	Errs []error // why some of them are not known
 }
 
+// Error implements error.
 func (e *NoProviderError) Error() string {
 	have := make([]string, len(e.Have))
 	for i, ref := range e.Have {

@@ -60,6 +60,7 @@ type Ref struct {
 	Version string `json:"version,omitempty"`
 }
 
+// String is the reference as errors and lists show it.
 func (r Ref) String() string {
 	s := r.Provider + " key " + r.ID
 	if r.ID == "" {
@@ -113,5 +114,6 @@ type Provider interface {
 // where the error is errors.ErrUnsupported, since some find out only when they ask.
 type Rewrapper interface {
 	Provider
+	// Rewrap returns W's wrap under the key that wraps now, and where that one is. Errors are those of Unwrap.
 	Rewrap(ctx context.Context, b Binding, ref Ref, wrap []byte) (newWrap []byte, newRef Ref, err error)
 }

@@ -34,6 +34,7 @@ type RecipientError struct {
 	Err   error
 }
 
+// Error implements error.
 func (e *RecipientError) Error() string { return fmt.Sprintf("recipient %d %v", e.Index+1, e.Err) }
 
 // Unwrap returns what is wrong.

@@ -59,6 +59,7 @@ var (
 // codeError is the bare form of a code.
 type codeError Code
 
+// Error implements error.
 func (c codeError) Error() string { return "volume: " + string(c) }
 
 // Error is what every method of Manager fails with: what was being done, to which volume, and why. It holds no secret. Its text names the way
@@ -70,6 +71,7 @@ type Error struct {
 	Err    error  // the cause, part of the text
 }
 
+// Error implements error.
 func (e *Error) Error() string {
 	if e.Op == "" { // on its way up, see finishError
 		return e.Err.Error()
@@ -115,6 +117,7 @@ type OptionError struct {
 	Known   []string // for an unknown option: what exists
 }
 
+// Error implements error.
 func (e *OptionError) Error() string {
 	if e.Value == "" {
 		return fmt.Sprintf("option %q: %s", e.Option, e.Reason)
@@ -132,6 +135,7 @@ type Difference struct {
 // DiffError says in what a create request differs from the volume that has the name (F10).
 type DiffError struct{ Differences []Difference }
 
+// Error implements error.
 func (e *DiffError) Error() string {
 	s := "a volume of this name exists with other options, which are fixed at creation:"
 	for i, d := range e.Differences {
@@ -150,6 +154,7 @@ type HeldError struct {
 	Closing bool     // the caller's own holder is gone; the volume closes by itself when the others leave
 }
 
+// Error implements error.
 func (e *HeldError) Error() string {
 	s := "in use"
 	if e.Closing {

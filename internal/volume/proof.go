@@ -80,6 +80,7 @@ type ProofError struct {
 	Msg  string
 }
 
+// Error implements error.
 func (e *ProofError) Error() string { return "not proven to be encrypted: " + e.Msg }
 
 func broken(link, format string, args ...any) error {

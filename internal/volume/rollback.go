@@ -19,6 +19,7 @@ type OlderHeaderError struct {
 	Generation, Known uint64
 }
 
+// Error implements error.
 func (e *OlderHeaderError) Error() string {
 	return fmt.Sprintf("its header has generation %d, and the volume had reached %d: it is an %v, which keys open that were retired since; if that is meant, "+
 		"`voluks volume mount --accept-older-header` opens it and rotates its keys at once", e.Generation, e.Known, ErrOlderHeader)

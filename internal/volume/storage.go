@@ -75,6 +75,7 @@ type Filesystems interface {
 	Make(ctx context.Context, dev string, s filesystem.Spec, extra ...*os.File) error
 	// Probe tells what file system is on the device; nil only if it positively holds none.
 	Probe(ctx context.Context, dev string) (*filesystem.Signature, error)
+	// Mount mounts the file system that s describes, and no other, on target: *filesystem.MismatchError otherwise.
 	Mount(ctx context.Context, dev, target string, s filesystem.Spec) error
 	// Unmount takes off what is mounted on target: sys.ErrBusy if it is used, sys.ErrNotExist if nothing is mounted.
 	Unmount(ctx context.Context, target string) error

@@ -42,6 +42,7 @@ type KeyFileError struct {
 	Detail string // numbers, never contents
 }
 
+// Error implements error.
 func (e *KeyFileError) Error() string {
 	s := fmt.Sprintf("key file %s %v", e.Path, e.Err)
 	if e.Detail != "" {

@@ -236,6 +236,7 @@ func (p *Provider) open(ctx context.Context, b kek.Binding) (path string, err er
 // MissingError means that the directory is there, and the volume's key is not: somebody took it away, or the volume never had one here.
 type MissingError struct{ Path string }
 
+// Error implements error.
 func (e *MissingError) Error() string { return "the volume's key " + e.Path + " is not there" }
 
 // Is makes it a kek.ErrNotFound, and a kek.ErrWrongKey, since the wrap may as well be another volume's.

@@ -40,6 +40,7 @@ type ExitError struct {
 	Stderr string         // one line, at most 4 KiB, without what could be a key
 }
 
+// Error implements error.
 func (e *ExitError) Error() string {
 	text := fmt.Sprintf("exit status %d", e.Code)
 	if e.Signal != 0 {

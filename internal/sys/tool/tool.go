@@ -23,6 +23,7 @@ type MissingError struct {
 	Package string // what Debian calls the package that has it
 }
 
+// Error implements error.
 func (e *MissingError) Error() string {
 	return fmt.Sprintf("%s is not installed: install the package %s", e.Tool, e.Package)
 }
@@ -34,6 +35,7 @@ type ExitError struct {
 	Stderr string // the end of what it said, in one line
 }
 
+// Error implements error.
 func (e *ExitError) Error() string {
 	how := fmt.Sprintf("exit status %d", e.Code)
 	if e.Code < 0 {
