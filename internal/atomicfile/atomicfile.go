@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/renameio/v2"
 
@@ -49,6 +50,13 @@ func Write(path string, data []byte, mode os.FileMode) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+// IsTemporary tells whether a file of that name, without its directory, is what a Write that was killed has left beside its target: a dot, the target's
+// name and a random number. So no file that is written with this package should be named like that.
+func IsTemporary(name string) bool {
+	target := strings.TrimRight(name, "0123456789")
+	return len(target) < len(name) && len(target) > 1 && target[0] == '.'
 }
 
 // Read returns the whole content of the regular file at path. The last element of path may not be a link (ErrNotRegular); more than limit bytes are

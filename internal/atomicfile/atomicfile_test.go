@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/renameio/v2"
+
 	"github.com/voluks/voluks/internal/testenv"
 )
 
@@ -144,6 +146,26 @@ func TestKilledWriter(t *testing.T) {
 		must(t, cmd.Process.Kill())
 		_ = cmd.Wait()
 		whole(t, path)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	must(t, err)
+	for _, e := range entries {
+		if e.Name() != filepath.Base(path) && !IsTemporary(e.Name()) {
+			t.Errorf("%s is not recognised as left by a killed writer", e.Name())
+		}
+	}
+}
+
+func TestIsTemporary(t *testing.T) {
+	f, err := renameio.NewPendingFile(filepath.Join(t.TempDir(), "record.json"))
+	must(t, err)
+	defer f.Cleanup()
+	for name, want := range map[string]bool{
+		filepath.Base(f.Name()): true, ".record.json7": true, "record.json": false, "record.json7": false, ".record.json": false, ".7": false, "7": false, "": false,
+	} {
+		if IsTemporary(name) != want {
+			t.Errorf("%q: %t", name, !want)
+		}
 	}
 }
 

@@ -3,8 +3,10 @@
 package volume_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/voluks/voluks/internal/testenv"
@@ -67,4 +69,51 @@ func TestOSFilesAndLinks(t *testing.T) {
 	if b, err := os.ReadFile(target); err != nil || string(b) != "theirs" {
 		t.Errorf("%q, %v", b, err)
 	}
+}
+
+// F9: a process is killed, or the power goes, between the temporary file of a write and its rename. That is nothing to anybody, and in nobody's way.
+func TestOSFilesAfterAKilledWrite(t *testing.T) {
+	var f volume.OSFiles
+	dir := filepath.Join(t.TempDir(), "db")
+	left := filepath.Join(dir, ".record.json8032441278165531209")
+	leave := func() {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(left, []byte("{"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leave()
+	if names, err := f.List(dir); err != nil || len(names) > 0 {
+		t.Errorf("listed %q, %v", names, err)
+	}
+	if err := f.Remove(dir); err != nil {
+		t.Error(err)
+	}
+	leave()
+	if err := os.WriteFile(filepath.Join(dir, "image"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Remove(dir); !errors.Is(err, syscall.ENOTEMPTY) {
+		t.Errorf("a directory with content: %v", err)
+	}
+	if _, err := os.Stat(left); err != nil {
+		t.Errorf("something was removed all the same: %v", err)
+	}
+}
+
+// The same for a creation that had only begun: the node comes up without a complaint, and the name is free.
+func TestCreationKilledInItsFirstWrite(t *testing.T) {
+	n := volumetest.NewNode(t)
+	create(t, n, "other")
+	dir := n.Paths.VolumeDir("db")
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, ".record.json42"), []byte("{"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Manager().Reconcile(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is still there: %v", dir, err)
+	}
+	create(t, n, "db")
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/voluks/voluks/internal/atomicfile"
 	"github.com/voluks/voluks/internal/sys"
@@ -24,9 +25,9 @@ type Files interface {
 	Mkdir(path string, mode fs.FileMode) error
 	// Rename moves a file or directory. A target that exists is an error, unless it is a file.
 	Rename(old, new string) error
-	// Remove removes a file or an empty directory. Nothing there is success.
+	// Remove removes a file or an empty directory. Nothing there is success. What a Write that was killed has left in a directory goes with it.
 	Remove(path string) error
-	// List returns the names in a directory, sorted; none if the directory does not exist.
+	// List returns the names in a directory, sorted; none if the directory does not exist. What a Write that was killed has left is not among them.
 	List(dir string) ([]string, error)
 }
 
@@ -77,11 +78,35 @@ func (OSFiles) Remove(path string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if errors.Is(err, syscall.ENOTEMPTY) && removeTemporary(path) {
+		err = os.Remove(path)
+	}
 	if err != nil {
 		return err
 	}
 	return sys.SyncDir(filepath.Dir(path))
 }
+
+// removeTemporary removes what killed writers have left in a directory. It tells whether there was nothing else; if there is, it removes nothing.
+func removeTemporary(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		if !temporary(e) {
+			return false
+		}
+	}
+	for _, e := range entries {
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func temporary(e os.DirEntry) bool { return e.Type().IsRegular() && atomicfile.IsTemporary(e.Name()) }
 
 // List implements Files.
 func (OSFiles) List(dir string) ([]string, error) {
@@ -91,7 +116,9 @@ func (OSFiles) List(dir string) ([]string, error) {
 	}
 	names := make([]string, 0, len(entries))
 	for _, e := range entries {
-		names = append(names, e.Name())
+		if !temporary(e) {
+			names = append(names, e.Name())
+		}
 	}
 	return names, err
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/voluks/voluks/internal/volume"
 )
@@ -32,14 +33,20 @@ func (p files) change(what, path string, f func() error) error {
 	return errors.Join(err, p.alive())
 }
 
+// A process that is killed by its write leaves the temporary file of it.
 func (p files) Write(path string, data []byte) error {
-	return p.change("write", path, func() error {
+	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"1")
+	err := p.change("write", path, func() error {
 		temp := path + ".new"
 		if err := os.WriteFile(temp, data, 0o600); err != nil {
 			return err
 		}
 		return os.Rename(temp, path)
 	})
+	if errors.Is(err, ErrKilled) {
+		_ = os.WriteFile(temporary, data[:len(data)/2], 0o600) // not where there is no directory yet
+	}
+	return err
 }
 
 func (p files) Mkdir(path string, mode fs.FileMode) error {
@@ -62,5 +69,5 @@ func (p files) Remove(path string) error {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return p.change("remove", path, func() error { return os.Remove(path) })
+	return p.change("remove", path, func() error { return p.OSFiles.Remove(path) })
 }
