@@ -181,3 +181,47 @@ func TestStatusInInspect(t *testing.T) {
 		}
 	}
 }
+
+// What the plugin refuses Docker does not remove, with -f too. No container has it, so it is not Docker that refuses. F25
+func TestRemoveRefusedByThePlugin(t *testing.T) {
+	full(t)
+	v := newVolume(t, "rmheld")
+	output(t, "voluks", "volume", "mount", v)
+	t.Cleanup(func() { output(t, "voluks", "volume", "umount", v) })
+	for _, args := range [][]string{{"docker", "volume", "rm", v}, {"docker", "volume", "rm", "-f", v}} {
+		if said := refused(t, args...); !strings.Contains(said, "held by cli") {
+			t.Errorf("%s does not say who holds it: %s", strings.Join(args, " "), said)
+		}
+	}
+	if info := inspect(t, v); info.State != "mounted" {
+		t.Errorf("afterwards it is %s", info.State)
+	}
+}
+
+// An error from Unmount is swallowed by Docker: the container stops all the same, and starts again while the volume is still closing. F17
+func TestUnmountThatFails(t *testing.T) {
+	full(t)
+	v := newVolume(t, "umfails")
+	start(t, "uf1", "-v", v+":/d", image, "sleep", "1000")
+	info := inspect(t, v)
+	output(t, "docker", "exec", "uf1", "sh", "-c", "echo kept > /d/x && sync")
+	f, err := os.Open(info.Mountpoint) // a user of the host's
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	output(t, "docker", "stop", "-t", "0", "uf1")
+	if info := inspect(t, v); info.State != "closing" || len(info.Holders) != 0 {
+		t.Errorf("after the stop: %s, %d holders", info.State, len(info.Holders))
+	}
+	output(t, "docker", "start", "uf1")
+	if got := output(t, "docker", "exec", "uf1", "cat", "/d/x"); got != "kept" {
+		t.Errorf("the content is %q", got)
+	}
+	if got := mappings(t); len(got) != 1 {
+		t.Errorf("mappings: %q", got)
+	}
+	f.Close()
+	remove(t, "uf1")
+	eventually(t, func() error { return closed(v) })
+}
