@@ -287,3 +287,52 @@ func TestShadowIsNamed(t *testing.T) {
 	docker.Close()
 	n.wants("ls without Docker", n.run("volume", "ls"), "db    ready")
 }
+
+// What cannot be made is said with a way out, and nothing of it stays: more than the disk has, a mkfs that is not installed. And a name that Docker takes
+// and device-mapper would not is as good as any.
+func TestBadInput(t *testing.T) {
+	n := guestNode(t)
+	nothing := func(what string) {
+		t.Helper()
+		n.wants(what, n.run("--format", "json", "volume", "ls"), `"volumes": []`)
+		for _, dir := range []string{"volumes", "removed", "mnt"} {
+			if entries, err := os.ReadDir(filepath.Join(n.root, "var/lib/voluks", dir)); err != nil && !os.IsNotExist(err) || len(entries) > 0 {
+				t.Errorf("%s: left in %s: %v, %v", what, dir, entries, err)
+			}
+		}
+	}
+	n.wants("larger than the disk", n.fails(exitNoSpace, "volume", "create", "db", "--size", "1024T"), " needed, ", "hint: ", "or make it smaller: --size")
+	nothing("larger than the disk")
+
+	mkfs, err := exec.LookPath("mkfs.ext4")
+	if err == nil {
+		mkfs, err = filepath.EvalSymlinks(mkfs)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("/dev/null", mkfs, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	hidden := true
+	show := func() {
+		if hidden {
+			hidden = false
+			if err := syscall.Unmount(mkfs, 0); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	defer show()
+	n.wants("without mkfs", n.fails(exitUnsupported, "volume", "create", "db", "--size", "32M"), "mkfs.ext4 is not installed", "apt install e2fsprogs")
+	nothing("without mkfs")
+	show()
+
+	name := strings.Repeat("n", 250)
+	n.run("volume", "create", name, "--size", "32M")
+	path := strings.TrimSpace(n.run("volume", "mount", name))
+	if err := os.WriteFile(filepath.Join(path, "x"), nil, 0o600); err != nil {
+		t.Error(err)
+	}
+	n.run("volume", "umount", name)
+}
