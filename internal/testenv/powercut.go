@@ -26,11 +26,11 @@ type Write struct {
 	Note     string
 }
 
-// Record makes a device of first's size on extra disk 0, with that content, and logs to extra disk 1, which takes ten times as much. It calls Guest.
+// Record makes a device of first's size on extra disk 0, with that content, and logs to extra disk 1, which takes seven times as much. It calls Guest.
 func Record(t testing.TB, name string, first []byte) *Recorder {
 	t.Helper()
 	size := int64(len(first))
-	data, log := Disk(t, 0, size), Disk(t, 1, 10*size)
+	data, log := Disk(t, 0, size), Disk(t, 1, 7*size)
 	f, err := os.OpenFile(data, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
