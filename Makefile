@@ -50,6 +50,14 @@ test-small: deps ## the packages that touch the kernel, in the small guest
 test-full: deps ## the scenarios in the full guest: systemd, Docker Engine, Compose, podman
 	scripts/test-full
 
+.PHONY: test-boot
+test-boot: deps ## reboots of a node in the full guest (long; not part of test yet)
+	scripts/test-boot
+
+.PHONY: test-packages
+test-packages: deps ## install, upgrade and removal of the packages in the full guest (long; not part of test yet)
+	scripts/test-packages
+
 .PHONY: test
 test: check ## everything; whatever is missing is a failure
 	scripts/test-unit --all
