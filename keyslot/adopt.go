@@ -21,6 +21,7 @@ import (
 //	1 pending token  the journal: target slot, key, salts      takes it away, and begins anew
 //	2 agent slot     a slot that only the journal knows        proves and publishes it, or, if it does not open, destroys it and begins anew
 //	  sync, proof    the same
+//	  preference     the same
 //	3 publication    everything                                nothing
 
 // Adopted is what Adopt did. It holds nothing secret.
@@ -94,6 +95,9 @@ func adopt(ctx context.Context, c Container, k *Keyring, auth luks.Auth) (Adopte
 	return Adopted{h.UUID, number, true}, compareSlots(c, h)
 }
 
+// preferrer is a container that others can be made to try one slot first of. An adoption that was interrupted goes without: it is slower then.
+type preferrer interface{ PreferSlot(slot int) error }
+
 func adoptionJournal(h *header.Header, agent *enrolment) ([]byte, error) {
 	decoded, err := decode(agent.token)
 	if err != nil {
@@ -132,6 +136,11 @@ func runAdoption(c Container, auth luks.Auth, agent *enrolment, pending []byte) 
 		return err
 	}
 	crashpoint.Hit("adopt.proven")
+	if p, ok := c.(preferrer); ok {
+		if err := p.PreferSlot(agent.slot); err != nil {
+			return err
+		}
+	}
 	return w.publish(id, agent.token)
 }
 

@@ -70,6 +70,11 @@ func TestAdopt(t *testing.T) {
 		t.Errorf("changed beyond the new slot and its token:\n%+v\n%+v", before, after)
 	}
 
+	// Others try it first: the passphrase's slot takes long. F42
+	if p := after.Keyslots[31].Priority; p == nil || *p != 2 {
+		t.Errorf("the priority of the agent slot is %v", p)
+	}
+
 	// Again: nothing, without the key even.
 	again, err := keyslot.Adopt(t.Context(), c, n.Keyring, luks.Auth{})
 	if err != nil || again.Made || again.Slot != 31 {
