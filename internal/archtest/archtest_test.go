@@ -57,6 +57,7 @@ var layer = map[string]int{
 	"internal/headerbackup": 4,
 	"internal/volume":       5,
 	"internal/doctor":       6,
+	"internal/keysocket":    6,
 	"internal/worker":       6,
 	"internal/api":          7,
 	"dockerplugin":          7,
