@@ -243,3 +243,10 @@ func TestWatchdogInterval(t *testing.T) {
 	}
 	Watchdog(t.Context(), Notifier{}, 0, nil) // returns at once
 }
+
+// A process that is started for one connection gets it the same way as a listening socket.
+func TestConnection(t *testing.T) {
+	if _, err := Connection(); err == nil || !strings.Contains(err.Error(), "0 descriptors") {
+		t.Errorf("outside systemd: %v", err)
+	}
+}

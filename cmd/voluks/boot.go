@@ -20,9 +20,9 @@ func bootCommand(e *env) *cli.Command {
 line in its unit, RequiresMountsFor=PATH. Volumes of containers need none of this: Docker asks
 for them.`,
 		Subcommands: []*cli.Command{
-			bootEnableCommand(e), bootDisableCommand(e), bootLsCommand(e),
+			bootEnableCommand(e), bootDisableCommand(e), bootLsCommand(e), bootCrypttabCommand(e),
 			// What the units run.
-			bootOpenCommand(e), bootReleaseCommand(e), bootMountCommand(e), bootWaitCommand(e), bootCloseCommand(e),
+			bootOpenCommand(e), bootReleaseCommand(e), bootMountCommand(e), bootWaitCommand(e), bootCloseCommand(e), bootKeyCommand(e),
 		},
 	}
 }

@@ -21,7 +21,7 @@ func keyslotCommand(e *env) *cli.Command {
 through its key provider, and recovery, which only the offline recovery
 identity opens. Slots of others (a passphrase, systemd, clevis) are shown
 and never touched.`,
-		Subcommands: []*cli.Command{keyslotLsCommand(e), keyslotRotateCommand(e)},
+		Subcommands: []*cli.Command{keyslotLsCommand(e), keyslotRotateCommand(e), keyslotAdoptCommand(e)},
 	}
 }
 

@@ -147,7 +147,7 @@ func (e *env) systemdInstall(ctx context.Context, dir string, enable bool) error
 		if _, err := systemd.Control(ctx, append([]string{"enable", "--quiet"}, enabled...)...); err != nil {
 			return err
 		}
-		if _, err := systemd.Control(ctx, "start", "voluks-shutdown.service", "voluks.socket", "voluks.service"); err != nil {
+		if _, err := systemd.Control(ctx, "start", "voluks-shutdown.service", "voluks-keys.socket", "voluks.socket", "voluks.service"); err != nil {
 			return err
 		}
 	}

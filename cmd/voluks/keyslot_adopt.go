@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"github.com/voluks/voluks/internal/atomicfile"
+	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/internal/sys"
+	"github.com/voluks/voluks/internal/volume"
+	"github.com/voluks/voluks/keyslot"
+	"github.com/voluks/voluks/luks"
+	"github.com/voluks/voluks/luks/header"
+)
+
+func keyslotAdoptCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "adopt",
+		Usage:     "let this node open a LUKS2 device of yours at boot",
+		ArgsUsage: "DEVICE",
+		Description: `Adds a key slot that this node opens through its key provider to a LUKS2
+device that somebody else formatted. Its data and all other slots stay as they
+are; one of these is needed now, and remains the way in without this node.
+"voluks boot crypttab NAME" then prints the line with which systemd opens the
+device at boot.
+
+   voluks keyslot adopt --name data /dev/sdb1
+   voluks boot crypttab data >>/etc/crypttab`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "name", Usage: "call it `NAME`, otherwise luks-UUID"},
+			&cli.StringFlag{Name: "key-file", Usage: "take a present key from `FILE`, otherwise ask for the passphrase"},
+			&cli.IntFlag{Name: "slot", Value: -1, Usage: "the present key opens slot `N`, otherwise all are tried"},
+		},
+		Action: func(c *cli.Context) error {
+			args, err := arguments(c, "DEVICE")
+			if err != nil {
+				return err
+			}
+			if name := c.String("name"); name != "" {
+				if err := volume.CheckName(name); err != nil {
+					return &usageError{c.Command.HelpName, err.Error()}
+				}
+			}
+			return e.keyslotAdopt(c.Context, args[0], c.String("name"), c.String("key-file"), c.Int("slot"))
+		},
+	}
+}
+
+// adoptedDevice is what is remembered of an adopted device, for "boot crypttab" alone: whoever loses it loses nothing, since the device's header has its
+// slot and token, and crypttab has its line.
+type adoptedDevice struct {
+	Name string `json:"name"`
+	UUID string `json:"uuid"`
+	Slot int    `json:"slot"`
+	Made bool   `json:"made"` // this time
+}
+
+func (e *env) adoptedFile(name string) string {
+	return filepath.Join(e.paths().State, "adopted", name+".json")
+}
+
+func (e *env) keyslotAdopt(ctx context.Context, device, name, keyFile string, slot int) error {
+	if err := sys.Harden(); err != nil {
+		return err
+	}
+	cfg, err := e.loadConfig()
+	if err != nil {
+		return err
+	}
+	keys, err := keyslot.OpenKeyring(cfg)
+	if err != nil {
+		return err
+	}
+	c := luks.Foreign(device)
+	h, err := c.Header()
+	if err != nil {
+		return adoptError(device, err)
+	}
+	slots, err := keyslot.State(h)
+	if err != nil {
+		return adoptError(device, err)
+	}
+	if slots.Volume != nil {
+		return adoptError(device, fmt.Errorf("it is the volume %q, which needs no adoption", slots.Volume.Name))
+	}
+	auth := luks.Auth{}
+	if !slices.ContainsFunc(slots.Slots, func(s keyslot.Slot) bool { return s.Managed && s.Role == keyslot.RoleAgent }) {
+		if auth, err = e.presentKey(ctx, c, h, keyFile, slot); err != nil {
+			return adoptError(device, err)
+		}
+		defer auth.Key.Wipe()
+	}
+	adopted, err := keyslot.Adopt(ctx, c, keys, auth)
+	if err != nil {
+		return adoptError(device, err)
+	}
+	if name == "" {
+		name = "luks-" + adopted.UUID
+	}
+	result := adoptedDevice{name, adopted.UUID, adopted.Slot, adopted.Made}
+	if err := e.rememberAdopted(result); err != nil {
+		return err
+	}
+	return e.print(result, func(w io.Writer) {
+		if adopted.Made {
+			fmt.Fprintf(w, "adopted %s (%s): this node opens slot %d\n", device, adopted.UUID, adopted.Slot)
+		} else {
+			fmt.Fprintf(w, "%s (%s) is adopted already: this node opens slot %d\n", device, adopted.UUID, adopted.Slot)
+		}
+		fmt.Fprintf(w, "its line for crypttab: voluks boot crypttab %s\n", name)
+	})
+}
+
+// adoptError gives what went wrong the form of the errors of volumes, which have hints and exit statuses.
+func adoptError(device string, err error) error {
+	code := volume.CodeInternal
+	var strict *header.StrictError
+	switch {
+	case errors.Is(err, header.ErrNotLUKS), errors.Is(err, header.ErrLUKS1), errors.As(err, &strict):
+		code = volume.CodeInvalid
+	case errors.Is(err, luks.ErrWrongKey), errors.Is(err, luks.ErrNoSlot):
+		code = volume.CodeLocked
+	case errors.Is(err, fs.ErrNotExist):
+		code = volume.CodeNotFound
+	default:
+		return fmt.Errorf("adopt %s: %w", device, err)
+	}
+	return &volume.Error{Code: code, Op: "adopt " + device, Err: err}
+}
+
+// presentKey gets a key of the container and finds the slot that it opens. The caller wipes it.
+func (e *env) presentKey(ctx context.Context, c *luks.Container, h *header.Header, keyFile string, slot int) (auth luks.Auth, err error) {
+	if keyFile != "" {
+		auth.Key, err = secretFile(keyFile)
+	} else {
+		auth.Key, err = e.passphrase(ctx, "A passphrase that opens "+c.Path()+" now: ")
+	}
+	if err != nil {
+		return auth, err
+	}
+	defer func() {
+		if err != nil {
+			auth.Key.Wipe()
+		}
+	}()
+	candidates := slices.Sorted(maps.Keys(h.Keyslots))
+	if slot >= 0 {
+		candidates = []int{slot}
+	}
+	err = luks.ErrNoSlot
+	for _, n := range candidates {
+		auth.Slot = n
+		if err = c.TestSlot(n, auth.Key); err == nil || !errors.Is(err, luks.ErrWrongKey) {
+			return auth, err
+		}
+	}
+	return auth, err
+}
+
+// passphrase asks for one without showing it. A signal leaves the terminal as it was.
+func (e *env) passphrase(ctx context.Context, prompt string) (*secret.Key, error) {
+	if !e.interactive() {
+		return nil, &refusedError{text: "there is no terminal to ask for a passphrase on: name a file with --key-file"}
+	}
+	fd := int(e.stdin.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprint(e.stdout, prompt)
+	type outcome struct {
+		text []byte
+		err  error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		text, err := term.ReadPassword(fd)
+		done <- outcome{text, err}
+	}()
+	select {
+	case o := <-done:
+		fmt.Fprintln(e.stdout)
+		if o.err != nil {
+			return nil, fmt.Errorf("read the passphrase: %w", o.err)
+		}
+		if len(o.text) == 0 {
+			return nil, errNothingTyped
+		}
+		return secret.Move(o.text)
+	case <-ctx.Done():
+		fmt.Fprintln(e.stdout)
+		return nil, errors.Join(ctx.Err(), term.Restore(fd, before))
+	}
+}
+
+func (e *env) rememberAdopted(d adoptedDevice) error {
+	file := e.adoptedFile(d.Name)
+	if err := os.MkdirAll(filepath.Dir(e.paths().State), 0o755); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(e.paths().State, 0o711); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	d.Made = false
+	b, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(file, append(b, '\n'), 0o600)
+}
