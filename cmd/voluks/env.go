@@ -11,6 +11,7 @@ import (
 
 	"github.com/voluks/voluks/dockerplugin"
 	"github.com/voluks/voluks/internal/config"
+	"github.com/voluks/voluks/systemd"
 )
 
 // env is the outside of one run: streams, paths, and what the global flags say.
@@ -71,19 +72,35 @@ func (e *env) globals() []string {
 	return args
 }
 
-// logger is the log of the agent.
+// logger is the log of the agent and of what units run.
 func (e *env) logger() *slog.Logger {
-	return slog.New(logHandler(e.stderr, e.level(slog.LevelInfo), os.Getenv("JOURNAL_STREAM") != ""))
+	level := e.level(slog.LevelInfo)
+	if journal := e.journal(level); journal != nil {
+		return slog.New(journal)
+	}
+	return slog.New(logHandler(e.stderr, level, os.Getenv("JOURNAL_STREAM") != ""))
 }
 
-// workerLogger writes what the agent puts into its own log, which has the time.
+// journal writes records with their fields into the journal; nil if standard error does not go there.
+func (e *env) journal(level slog.Level) slog.Handler {
+	if e.stderr != os.Stderr {
+		return nil
+	}
+	return systemd.Journal(level, logHandler(e.stderr, level, true))
+}
+
+// workerLogger writes what the agent puts into its own log: records that it can read again, without the time, which that log has.
 func (e *env) workerLogger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(e.stderr, withoutTime(e.level(slog.LevelInfo))))
+	return slog.New(slog.NewJSONHandler(e.stderr, withoutTime(e.level(slog.LevelInfo))))
 }
 
 // quiet is the logger of commands that a person runs: the outcome is their output, the log only tells of oddities.
 func (e *env) quiet() *slog.Logger {
-	return slog.New(slog.NewTextHandler(e.stderr, withoutTime(e.level(slog.LevelWarn))))
+	level := e.level(slog.LevelWarn)
+	if journal := e.journal(level); journal != nil {
+		return slog.New(journal)
+	}
+	return slog.New(slog.NewTextHandler(e.stderr, withoutTime(level)))
 }
 
 func (e *env) level(usual slog.Level) slog.Level {

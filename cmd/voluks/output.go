@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -56,6 +57,20 @@ func (e *env) report(err error) {
 		enc := json.NewEncoder(e.stderr)
 		enc.SetEscapeHTML(false)
 		enc.Encode(map[string]failure{"error": {errorCode(err), err.Error(), hints, exitCode(err)}})
+		return
+	}
+	if journal := e.journal(slog.LevelInfo); journal != nil {
+		log := slog.New(journal)
+		var about *volume.Error
+		if errors.As(err, &about) && about.Volume != "" {
+			log = log.With("volume", about.Volume)
+		}
+		for _, line := range messages(err) {
+			log.Error("", "error", line)
+		}
+		for _, h := range hints {
+			log.Info("hint: " + h)
+		}
 		return
 	}
 	for _, line := range messages(err) {

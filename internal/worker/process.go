@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -110,12 +112,37 @@ func forward(r *os.File, log *slog.Logger, pid int) {
 	lines.Buffer(nil, maxLine)
 	for lines.Scan() {
 		if line := strings.TrimSpace(lines.Text()); line != "" {
-			log.Info(line, "worker", pid)
+			relay(log.With("worker", pid), line)
 		}
 	}
 	if lines.Err() != nil {
 		io.Copy(io.Discard, r) // or the worker would stop at a full pipe
 	}
+}
+
+// relay logs a record that a worker wrote as JSON with its level and attributes, and any other line, of a tool for example, as it is.
+func relay(log *slog.Logger, line string) {
+	record := map[string]any{}
+	level := slog.LevelInfo
+	var text string
+	if json.Unmarshal([]byte(line), &record) == nil {
+		text, _ = record[slog.MessageKey].(string)
+		name, _ := record[slog.LevelKey].(string)
+		if level.UnmarshalText([]byte(name)) != nil {
+			level = slog.LevelInfo
+		}
+	}
+	if text == "" {
+		log.Info(line)
+		return
+	}
+	delete(record, slog.MessageKey)
+	delete(record, slog.LevelKey)
+	var attrs []any
+	for _, key := range slices.Sorted(maps.Keys(record)) {
+		attrs = append(attrs, slog.Any(key, record[key]))
+	}
+	log.Log(context.Background(), level, text, attrs...)
 }
 
 // alive tells whether a spare still waits.
