@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -104,47 +105,46 @@ func (e *env) bootMount(ctx context.Context, name, where string, fake bool) erro
 	if where, err = filepath.EvalSymlinks(where); err != nil {
 		return fmt.Errorf("find the mountpoint: %w", err)
 	}
-	if fake {
-		return nil
-	}
-	before, err := topMount(where)
+	// Held open, it is the same directory of the same mount from here on. So all proofs come before anything is mounted, and there is nothing to take
+	// back, which could be the mount of somebody else.
+	dir, err := sys.OpenDir(source)
 	if err != nil {
 		return err
 	}
-	if err := sys.Mount(source, where, "", sys.MountBind, ""); err != nil {
+	defer dir.Close()
+	if err := proveDir(ctx, m, name, source, dir); err != nil || fake {
 		return err
 	}
-	if err := e.proveBind(ctx, m, name, source, where, before); err != nil {
-		return errors.Join(err, sys.Unmount(where))
+	return sys.BindDir(dir, where)
+}
+
+// pather is what proveDir needs of a volume.Manager.
+type pather interface {
+	Path(ctx context.Context, name string) (string, error)
+}
+
+// proveDir makes sure that dir lies on the mount that is proven to be the volume's: between a look at the path and its opening somebody may have
+// unmounted the volume.
+func proveDir(ctx context.Context, m pather, name, source string, dir *os.File) error {
+	if now, err := m.Path(ctx, name); err != nil || now != source {
+		return errors.Join(err, plain(name, "its data was at %s, and is at %q", source, now))
+	}
+	id, err := sys.MountID(dir)
+	if err != nil {
+		return err
+	}
+	mount, err := topMount(filepath.Dir(source))
+	if err != nil {
+		return err
+	}
+	if mount == nil || mount.ID != id {
+		return plain(name, "it was unmounted meanwhile")
 	}
 	return nil
 }
 
-// proveBind makes sure that what was mounted just now is what Path proved a moment before: between the two somebody may have unmounted the volume.
-func (e *env) proveBind(ctx context.Context, m *volume.Manager, name, source, where string, before *sys.MountInfo) error {
-	if _, err := m.Path(ctx, name); err != nil {
-		return err
-	}
-	plain := func(format string, args ...any) error {
-		return &volume.Error{Code: volume.CodePlaintext, Op: "mount", Volume: name, Err: fmt.Errorf(format, args...)}
-	}
-	volumes, err := topMount(filepath.Dir(source))
-	if err != nil {
-		return err
-	}
-	got, err := topMount(where)
-	if err != nil {
-		return err
-	}
-	switch {
-	case volumes == nil:
-		return plain("the volume is not mounted any more")
-	case got == nil || before != nil && got.ID == before.ID:
-		return plain("nothing was mounted at %s", where)
-	case got.Major != volumes.Major || got.Minor != volumes.Minor || got.Root != "/"+filepath.Base(source):
-		return plain("what was mounted at %s is %s of device %d:%d, not the data of the volume", where, got.Root, got.Major, got.Minor)
-	}
-	return nil
+func plain(name, format string, args ...any) error {
+	return &volume.Error{Code: volume.CodePlaintext, Op: "mount", Volume: name, Err: fmt.Errorf(format, args...)}
 }
 
 // topMount is the mount at just that path that is on top, nil if there is none.
