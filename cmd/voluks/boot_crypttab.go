@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/voluks/voluks/internal/atomicfile"
 	"github.com/voluks/voluks/internal/volume"
 )
 
@@ -48,17 +46,13 @@ func (e *env) bootCrypttab(name string, nofail bool) error {
 	if err != nil {
 		return err
 	}
-	b, err := atomicfile.Read(e.adoptedFile(name), 1<<16)
+	d, err := e.adopted(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &volume.Error{Code: volume.CodeNotFound, Op: "crypttab", Volume: name,
 			Err: errors.New("no device was adopted by this name: voluks keyslot adopt --name " + name + " DEVICE")}
 	}
 	if err != nil {
 		return err
-	}
-	var d adoptedDevice
-	if err := json.Unmarshal(b, &d); err != nil {
-		return fmt.Errorf("read %s: %w", e.adoptedFile(name), err)
 	}
 	options := []string{"luks", "headless"}
 	if overNetwork(cfg) {

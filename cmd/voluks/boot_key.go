@@ -85,6 +85,12 @@ func (e *env) adoptedKey(ctx context.Context, device, uuid string) (*secret.Key,
 	if uuid != "" && !strings.EqualFold(h.UUID, uuid) {
 		return nil, fmt.Errorf("the container on %s is %s, not %s", device, h.UUID, uuid)
 	}
+	for _, token := range h.Tokens {
+		if token.Type == keyslot.TypeVolume {
+			// Opened twice, its file system would be destroyed.
+			return nil, fmt.Errorf("the container on %s is a volume, which voluks opens itself: take its line out of crypttab", device)
+		}
+	}
 	slot, key, err := keyslot.Unlock(ctx, c, keys)
 	if err != nil {
 		return nil, err

@@ -15,7 +15,6 @@ import (
 	"slices"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 
 	"github.com/voluks/voluks/internal/atomicfile"
 	"github.com/voluks/voluks/internal/secret"
@@ -50,13 +49,27 @@ device at boot.
 				return err
 			}
 			if name := c.String("name"); name != "" {
-				if err := volume.CheckName(name); err != nil {
+				if err := checkMappingName(name); err != nil {
 					return &usageError{c.Command.HelpName, err.Error()}
 				}
 			}
 			return e.keyslotAdopt(c.Context, args[0], c.String("name"), c.String("key-file"), c.Int("slot"))
 		},
 	}
+}
+
+// longestMapping is how long the name of a mapping may be: systemd-cryptsetup puts it into the name of its end of the connection, which has 108 bytes
+// with "@", 16 digits and "/cryptsetup/" in front. Without that it does not even ask.
+const longestMapping = 78
+
+func checkMappingName(name string) error {
+	if err := volume.CheckName(name); err != nil {
+		return err
+	}
+	if len(name) > longestMapping {
+		return fmt.Errorf("%s: systemd-cryptsetup asks for keys of names up to %d bytes, and this has %d", quoted(name), longestMapping, len(name))
+	}
+	return nil
 }
 
 // adoptedDevice is what is remembered of an adopted device, for "boot crypttab" alone: whoever loses it loses nothing, since the device's header has its
@@ -111,6 +124,9 @@ func (e *env) keyslotAdopt(ctx context.Context, device, name, keyFile string, sl
 		name = "luks-" + adopted.UUID
 	}
 	result := adoptedDevice{name, adopted.UUID, adopted.Slot, adopted.Made}
+	if before, err := e.adopted(name); err == nil && before.UUID != result.UUID {
+		e.warn("%s was the name of the device %s: if crypttab still has a line for it, one of the two needs another name", name, before.UUID)
+	}
 	if err := e.rememberAdopted(result); err != nil {
 		return err
 	}
@@ -171,39 +187,32 @@ func (e *env) presentKey(ctx context.Context, c *luks.Container, h *header.Heade
 }
 
 // passphrase asks for one without showing it. A signal leaves the terminal as it was.
-func (e *env) passphrase(ctx context.Context, prompt string) (*secret.Key, error) {
+func (e *env) passphrase(ctx context.Context, prompt string) (key *secret.Key, err error) {
 	if !e.interactive() {
 		return nil, &refusedError{text: "there is no terminal to ask for a passphrase on: name a file with --key-file"}
 	}
-	fd := int(e.stdin.Fd())
-	before, err := term.GetState(fd)
+	show, err := sys.HideInput(e.stdin)
 	if err != nil {
 		return nil, err
 	}
 	fmt.Fprint(e.stdout, prompt)
-	type outcome struct {
-		text []byte
-		err  error
+	key, err = e.secretLine(ctx)
+	if failed := show(); failed != nil {
+		e.warn("the terminal still hides what is typed (%v): stty echo", failed)
 	}
-	done := make(chan outcome, 1)
-	go func() {
-		text, err := term.ReadPassword(fd)
-		done <- outcome{text, err}
-	}()
-	select {
-	case o := <-done:
-		fmt.Fprintln(e.stdout)
-		if o.err != nil {
-			return nil, fmt.Errorf("read the passphrase: %w", o.err)
-		}
-		if len(o.text) == 0 {
-			return nil, errNothingTyped
-		}
-		return secret.Move(o.text)
-	case <-ctx.Done():
-		fmt.Fprintln(e.stdout)
-		return nil, errors.Join(ctx.Err(), term.Restore(fd, before))
+	return key, err
+}
+
+// adopted is the device of that name; an error wraps fs.ErrNotExist if there is none.
+func (e *env) adopted(name string) (d adoptedDevice, err error) {
+	b, err := atomicfile.Read(e.adoptedFile(name), 1<<16)
+	if err != nil {
+		return d, err
 	}
+	if err := json.Unmarshal(b, &d); err != nil {
+		return d, fmt.Errorf("read %s: %w", e.adoptedFile(name), err)
+	}
+	return d, nil
 }
 
 func (e *env) rememberAdopted(d adoptedDevice) error {

@@ -3,10 +3,8 @@
 package keysocket
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -37,10 +35,7 @@ func find(path, name string) (Line, error) {
 	if err != nil {
 		return Line{}, err
 	}
-	lines, err := parse(strings.NewReader(string(b)))
-	if err != nil {
-		return Line{}, fmt.Errorf("%s: %w", path, err)
-	}
+	lines := parse(string(b))
 	for _, l := range lines {
 		if l.Name == name {
 			return l, nil
@@ -49,18 +44,14 @@ func find(path, name string) (Line, error) {
 	return Line{}, fmt.Errorf("%s: %w", name, ErrNoLine)
 }
 
-// parse reads crypttab: four fields between blanks, the last two of which may be left out; characters may be written as \ooo.
-func parse(r io.Reader) ([]Line, error) {
+// parse reads crypttab: fields between blanks, the first two of which must be there; characters may be written as \ooo. Like systemd it passes over a
+// line that it does not understand, which keeps nobody else's device closed.
+func parse(text string) []Line {
 	var lines []Line
-	in := bufio.NewScanner(r)
-	for n := 1; in.Scan(); n++ {
-		text := strings.TrimSpace(in.Text())
-		if text == "" || text[0] == '#' {
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) < 2 || f[0][0] == '#' {
 			continue
-		}
-		f := strings.Fields(text)
-		if len(f) < 2 || len(f) > 4 {
-			return nil, fmt.Errorf("line %d has %d fields, not 2 to 4", n, len(f))
 		}
 		for i := range f {
 			f[i] = unescape(f[i])
@@ -74,7 +65,7 @@ func parse(r io.Reader) ([]Line, error) {
 		}
 		lines = append(lines, l)
 	}
-	return lines, in.Err()
+	return lines
 }
 
 func unescape(s string) string {
