@@ -28,6 +28,63 @@ KillSignal=SIGINT
 WantedBy=multi-user.target
 `
 
+// adopt has this node open a disk that cryptsetup formatted with a passphrase, by a line of crypttab, and puts a PostgreSQL of the host on it.
+func adopt(t *testing.T) {
+	t.Helper()
+	const passphrase = "/root/passphrase"
+	if err := os.WriteFile(passphrase, []byte("correct horse"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	output(t, "cryptsetup", "luksFormat", "-q", "--type", "luks2", "--pbkdf-memory", "65536", "--pbkdf-force-iterations", "4", "--key-file", passphrase, "/dev/ubdb")
+	output(t, "voluks", "keyslot", "adopt", "--name", "adopted", "--key-file", passphrase, "/dev/ubdb")
+	line := output(t, "voluks", "boot", "crypttab", "adopted")
+	if !strings.Contains(line, " /run/voluks/keys.sock luks,headless,_netdev") {
+		t.Errorf("the line for crypttab is %q", line)
+	}
+	if err := os.WriteFile("/etc/crypttab", []byte(line+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	output(t, "systemctl", "daemon-reload")
+	output(t, "systemctl", "start", "systemd-cryptsetup@adopted.service")
+	output(t, "mkfs.ext4", "-q", "/dev/mapper/adopted")
+	fstab, err := os.OpenFile("/etc/fstab", os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fstab.WriteString("/dev/mapper/adopted /srv/apg ext4 _netdev 0 2\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := fstab.Close(); err != nil {
+		t.Fatal(err)
+	}
+	unit := strings.NewReplacer("/srv/hpg", "/srv/apg", "hostpg", "adoptedpg", "/run-postgres", "/run-postgres -c port=5433").Replace(hostPG)
+	if err := os.WriteFile("/etc/systemd/system/adopted-pg.service", []byte(unit), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	output(t, "systemctl", "daemon-reload")
+	// The file system makes lost+found at its root, which initdb does not like; this one is no volume of voluks.
+	output(t, "systemctl", "start", "srv-apg.mount")
+	output(t, "rmdir", "/srv/apg/lost+found")
+	output(t, "systemctl", "enable", "--now", "adopted-pg.service")
+}
+
+func adoptedSQL(query string) (string, error) {
+	return try("chroot", "/opt/pg", "/usr/lib/postgresql/17/bin/psql", "-h", "127.0.0.1", "-p", "5433", "-U", "postgres", "-tAc", query)
+}
+
+// adoptedUp tells that systemd-cryptsetup opened the adopted disk with the key of voluks, and that its database is whole.
+func adoptedUp(t *testing.T) {
+	t.Helper()
+	within(t, 2*time.Minute, func() error {
+		_, err := adoptedSQL("insert into boots default values")
+		return err
+	})
+	log := output(t, "journalctl", "-b", "-u", "voluks-keys@*", "--no-pager")
+	if !strings.Contains(log, "the key of the agent slot was given") || !strings.Contains(log, "adopted") {
+		t.Errorf("not logged that a key was given:\n%s", log)
+	}
+}
+
 // within is eventually with another patience.
 func within(t *testing.T, limit time.Duration, check func() error) {
 	t.Helper()
@@ -123,7 +180,8 @@ func TestBootSetUp(t *testing.T) {
 	}
 	output(t, "systemctl", "daemon-reload")
 	output(t, "systemctl", "enable", "--now", "host-pg.service")
-	for _, sql := range []func(string) (string, error){containerSQL, hostSQL} {
+	adopt(t)
+	for _, sql := range []func(string) (string, error){containerSQL, hostSQL, adoptedSQL} {
 		within(t, 4*time.Minute, func() error {
 			_, err := sql("create table if not exists boots (id serial)")
 			return err
@@ -200,6 +258,7 @@ func TestBootUp(t *testing.T) {
 	for _, unit := range []string{"srv-latehost.mount", "srv-nofail.mount"} {
 		within(t, time.Minute, func() error { return active(unit) })
 	}
+	adoptedUp(t)
 	if log := output(t, "voluks", "volume", "inspect", "bbadrec"); !strings.Contains(log, "damaged") {
 		t.Errorf("the ruined record: %s", log)
 	}
@@ -216,6 +275,7 @@ func TestBootLate(t *testing.T) {
 	}
 	within(t, 2*time.Minute, func() error { return running("blate") })
 	within(t, 2*time.Minute, func() error { return active("srv-latehost.mount") })
+	adoptedUp(t)
 	// This one had less patience. It can be mounted now.
 	if err := active("srv-nofail.mount"); err == nil {
 		t.Error("the volume that waits 5 s was mounted at boot: was the key service late at all?")
@@ -244,6 +304,12 @@ func TestBootNever(t *testing.T) {
 	if err := running("blate"); err == nil {
 		t.Error("a container runs on a volume without a key")
 	}
+	within(t, 4*time.Minute, func() error {
+		if got := state(t, "systemd-cryptsetup@adopted.service", "ActiveState"); got != "failed" {
+			return fmt.Errorf("the adopted disk without a key is %s", got)
+		}
+		return nil
+	})
 	for _, name := range []string{"latehost", "nofail"} {
 		if err := os.WriteFile(filepath.Join("/srv", name, "leak"), []byte("plain"), 0o600); err == nil {
 			t.Errorf("a file could be written at /srv/%s", name)
