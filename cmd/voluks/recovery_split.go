@@ -117,18 +117,6 @@ func (e *env) recoverySplit(ctx context.Context, needed, total int, identityFile
 	})
 }
 
-// identity takes the identity from a file, or from a person who types it.
-func (e *env) identity(ctx context.Context, path string) (*secret.Key, error) {
-	switch path {
-	case "":
-		fmt.Fprint(e.stdout, "The recovery identity (AGE-SECRET-KEY-...): ")
-		return e.secretLine(ctx)
-	case "-":
-		return readSecret(e.stdin)
-	}
-	return secretFile(path)
-}
-
 // cleared empties the screen, and what a terminal remembers of it.
 const cleared = "\x1b[2J\x1b[3J\x1b[H"
 

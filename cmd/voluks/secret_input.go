@@ -9,6 +9,9 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/urfave/cli/v2"
+
+	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/recovery/share"
 	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/internal/sys"
@@ -96,6 +99,40 @@ func (e *env) secretLine(ctx context.Context) (*secret.Key, error) {
 		fmt.Fprintln(e.stdout)
 		return nil, ctx.Err()
 	}
+}
+
+// recoveryIdentityFlag is how commands that open something with the recovery identity are given it.
+func recoveryIdentityFlag() *cli.StringFlag {
+	return &cli.StringFlag{Name: "recovery-identity", Usage: "`FILE` with the recovery identity; - is standard input"}
+}
+
+// identities takes the recovery identity from a file, from standard input ("-"), or from a person who types it ("").
+func (e *env) identities(ctx context.Context, path string) ([]recovery.Identity, error) {
+	if path == "" && !e.interactive() {
+		return nil, &refusedError{text: "there is no terminal to ask for the recovery identity on: name a file with --recovery-identity"}
+	}
+	text, err := e.identity(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer text.Wipe()
+	identities, err := recovery.ParseIdentities(text)
+	if err != nil {
+		return nil, fmt.Errorf("read the recovery identity: %w", err)
+	}
+	return identities, nil
+}
+
+// identity takes the identity from a file, or from a person who types it.
+func (e *env) identity(ctx context.Context, path string) (*secret.Key, error) {
+	switch path {
+	case "":
+		fmt.Fprint(e.stdout, "The recovery identity (AGE-SECRET-KEY-...): ")
+		return e.secretLine(ctx)
+	case "-":
+		return readSecret(e.stdin)
+	}
+	return secretFile(path)
 }
 
 var errNothingTyped = errors.New("nothing was typed")
