@@ -28,6 +28,7 @@ type Config struct {
 	Recovery Recovery
 	Volumes  Volumes
 	Docker   Docker
+	Backup   Backup
 	Remove   Remove
 	Rotation Rotation
 }
@@ -58,6 +59,13 @@ type Volumes struct {
 type Docker struct {
 	// Socket is the absolute path of the plugin's socket.
 	Socket string
+}
+
+// Backup says where header backups go, besides the node's own state.
+type Backup struct {
+	// Directory is the absolute path of a directory that gets a second copy of each; "" is none. It may
+	// be unmounted or gone at any moment.
+	Directory string
 }
 
 // Remove says what becomes of removed volumes.

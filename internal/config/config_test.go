@@ -82,6 +82,7 @@ func TestRenderIsReadBack(t *testing.T) {
 	full.Docker.Socket = "/tmp/x.sock"
 	full.Remove.Keep = 0
 	full.Rotation.MaxAge = 90 * 24 * time.Hour
+	full.Backup.Directory = "/mnt/other disk/voluks"
 	for name, cfg := range map[string]Config{"default": base, "recovery": recovery, "none": none, "full": full} {
 		got, err := Parse(name, cfg.Render(), DefaultPaths())
 		if err != nil {
@@ -185,6 +186,8 @@ func TestErrors(t *testing.T) {
 		"file system":          {"[volumes]\ndefault_fs = 'zfs'", `config.toml:2: volumes.default_fs: "zfs" is not one of ext4, xfs, btrfs`},
 		"keep":                 {"[remove]\nkeep = '24'", `config.toml:2: remove.keep: duration "24": has no unit; write for example 24h or 90d`},
 		"age":                  {"[rotation]\nmax_age = '90'", `config.toml:2: rotation.max_age: duration "90": has no unit`},
+		"backup directory":     {"[backup]\ndirectory = 'backups'", `config.toml:2: backup.directory: "backups" is not an absolute path`},
+		"no backup directory":  {"[backup]\ndirectory = ''", `config.toml:2: backup.directory: is missing`},
 		"short age":            {"[rotation]\nmax_age = '1s'", `config.toml:2: rotation.max_age: is less than an hour`},
 		"zero age":             {"[rotation]\nmax_age = '0'", `config.toml:2: rotation.max_age: is less than an hour`},
 		"recovery word":        {"recovery = 'off'", `config.toml:1: recovery: must be "none" or a table with recipients`},

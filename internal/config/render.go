@@ -69,6 +69,14 @@ func (c Config) Render() []byte {
 	line("# Where Docker looks for the volume plugin.")
 	line("socket = %s", quote(c.Docker.Socket))
 	line("")
+	line("[backup]")
+	line("# A directory on another disk for a second copy of each header backup. Left out: none.")
+	if c.Backup.Directory == "" {
+		line(`# directory = "/mnt/other/voluks"`)
+	} else {
+		line("directory = %s", quote(c.Backup.Directory))
+	}
+	line("")
 	line("[remove]")
 	line("# How long a removed volume can be brought back before its key is destroyed.")
 	line("keep = %s", quote(DurationText(c.Remove.Keep)))

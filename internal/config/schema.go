@@ -23,6 +23,9 @@ type document struct {
 	Docker struct {
 		Socket string `toml:"socket"`
 	} `toml:"docker"`
+	Backup struct {
+		Directory string `toml:"directory"`
+	} `toml:"backup"`
 	Remove struct {
 		Keep string `toml:"keep"`
 	} `toml:"remove"`

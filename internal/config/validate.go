@@ -36,6 +36,7 @@ func (doc *document) config(found keysFound, problems *problems, p Paths) Config
 		Recovery: doc.recovery(found, bad),
 		Volumes:  Volumes{DefaultFS: doc.Volumes.DefaultFS, Overcommit: doc.Volumes.Overcommit},
 		Docker:   Docker{Socket: doc.Docker.Socket},
+		Backup:   Backup{Directory: doc.Backup.Directory},
 	}
 	for i := range doc.Previous {
 		key := fmt.Sprintf("previous[%d]", i)
@@ -54,6 +55,9 @@ func (doc *document) config(found keysFound, problems *problems, p Paths) Config
 		bad("volumes.default_fs", "%q is not one of %s", cfg.Volumes.DefaultFS, strings.Join(fileSystems, ", "))
 	}
 	checkPath("docker.socket", cfg.Docker.Socket, bad)
+	if found.has("backup.directory") {
+		checkPath("backup.directory", cfg.Backup.Directory, bad)
+	}
 	if cfg.Remove.Keep, err = ParseDuration(doc.Remove.Keep); err != nil {
 		bad("remove.keep", "%v", err)
 	}
