@@ -21,7 +21,7 @@ type Raw struct {
 }
 
 // Raw opens the container. For writing, an image file stays locked until Close, as libcryptsetup and loop devices lock it; ErrBusy if somebody else has it
-// for longer than some seconds. Of a block device the caller holds the volume's own lock, and has seen that nothing is being opened.
+// for longer than some seconds. A block device is held exclusively: ErrBusy if it is mounted, or a mapping has it, open volumes of others included.
 func (c *Container) Raw(write bool) (*Raw, error) {
 	op := "read the header area"
 	if write {
@@ -42,7 +42,14 @@ func (c *Container) Raw(write bool) (*Raw, error) {
 
 func (r *Raw) hold(op, path string) error {
 	st, err := r.File().Stat()
-	if err != nil || !st.Mode().IsRegular() {
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		r.lock, err = os.OpenFile(descriptor(r.File()), os.O_RDONLY|syscall.O_EXCL, 0)
+		if errors.Is(err, syscall.EBUSY) {
+			return &Error{Op: op, Object: path, Errno: syscall.EBUSY, kind: ErrBusy}
+		}
 		return err
 	}
 	// A lock belongs to an open file, so one of its own can outlive nothing and be confused with nothing.

@@ -11,6 +11,12 @@ const maxForeignOffset = 128 << 20
 // metadata and header are then what the header itself says, within bounds; everything else is checked as strictly as for At.
 func Foreign(path string) *Container { return &Container{path: path, foreign: true} }
 
+// Expect is what the header of this container must be, as far as the header itself may decide that: for a container of others, the sizes that h states
+// within bounds. For those who check a copy of a header that is not on the device.
+func (c *Container) Expect(h *header.Header) header.Expect {
+	return c.expectation(h, header.Expect{UUID: h.UUID})
+}
+
 // expectation completes what the strict check of this container asks for.
 func (c *Container) expectation(h *header.Header, e header.Expect) header.Expect {
 	if !c.foreign {

@@ -42,7 +42,7 @@ func (e *OlderError) Error() string {
 	if e.Generation < e.KnownGeneration {
 		return fmt.Sprintf("the backup is %v: it has generation %d and the volume had reached %d; keys that were retired since would open it again", ErrOlder, e.Generation, e.KnownGeneration)
 	}
-	return fmt.Sprintf("the backup is %v: both have generation %d, but the backup is of epoch %d and the header of epoch %d", ErrOlder, e.Generation, e.Epoch, e.KnownEpoch)
+	return fmt.Sprintf("the backup is %v: both have generation %d, but the backup is of epoch %d, and the header or another backup of epoch %d", ErrOlder, e.Generation, e.Epoch, e.KnownEpoch)
 }
 
 // Is makes every OlderError an ErrOlder.

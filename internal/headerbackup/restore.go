@@ -15,7 +15,8 @@ import (
 type RestoreOptions struct {
 	Expect header.Expect // what the header must be; its UUID, that of the volume, is required
 
-	// What the volume's record says it had reached. What the header on the device says, if it can be read, counts as well.
+	// What the volume's record says it had reached. What the header on the device says, if it can be read, counts as well, and so do the names of the
+	// volume's other backups.
 	KnownGeneration uint64
 
 	AcceptOlder    bool // restore although keys that were retired since come back to life
@@ -108,13 +109,24 @@ func (s *Store) older(image *Image, there *header.Header, o RestoreOptions) (uin
 		return 0, nil, err
 	}
 	e := &OlderError{Generation: generation, KnownGeneration: o.KnownGeneration, Epoch: image.Header.Epoch}
+	// Where the header is gone, and the record with it, other backups still tell how far the volume had come.
+	others, err := s.list(o.Expect.UUID)
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, b := range others {
+		e.KnownGeneration = max(e.KnownGeneration, b.Name.Generation)
+		if b.Name.Generation == generation {
+			e.KnownEpoch = max(e.KnownEpoch, b.Name.Epoch)
+		}
+	}
 	// The same metadata are there after a restore that did not come to its end, and tokens that cannot be read are a reason to restore, not one against.
 	if there != nil && !sameMetadata(there, image.Header) {
 		if g, err := s.o.Generation(there); err == nil {
 			e.KnownGeneration = max(e.KnownGeneration, g)
 			// Restoring raises the epoch, so only within one generation does it tell what was later.
 			if g == generation {
-				e.KnownEpoch = there.Epoch
+				e.KnownEpoch = max(e.KnownEpoch, there.Epoch)
 			}
 		}
 	}

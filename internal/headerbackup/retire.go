@@ -167,6 +167,19 @@ func (s *Store) forget(dir string) error {
 	return sys.SyncDir(filepath.Dir(dir))
 }
 
+// Destroyed are the last backups of a volume that were destroyed, the newest last: where they were, when, and what destroying meant there.
+func (s *Store) Destroyed(uuid string) ([]Gone, error) {
+	dir, err := folder(s.o.Dir, uuid)
+	if err != nil {
+		return nil, err
+	}
+	l, err := readLedger(dir)
+	if err != nil {
+		return nil, err
+	}
+	return l.Destroyed, nil
+}
+
 // Unreached lists the copies of a volume's backups that an earlier Retire could not destroy, apart from keep. For the status.
 func (s *Store) Unreached(uuid, keep string) ([]string, error) {
 	dir, err := folder(s.o.Dir, uuid)

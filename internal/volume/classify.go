@@ -9,7 +9,9 @@ import (
 
 	"github.com/voluks/voluks/internal/backing"
 	"github.com/voluks/voluks/internal/filesystem"
+	"github.com/voluks/voluks/internal/headerbackup"
 	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/luks"
@@ -56,7 +58,7 @@ func classify(err error) Code {
 		return CodeDamaged
 	case as[*luks.TableError](err):
 		return CodePlaintext
-	case is(keyslot.ErrNoRecovery):
+	case is(keyslot.ErrNoRecovery, recovery.ErrNoRecipient):
 		return CodeNoRecovery
 	case is(keyslot.ErrUnknownVersion, keyslot.ErrToken, keyslot.ErrNotOurs), as[*keyslot.ForeignTokenError](err):
 		return CodeDamaged
@@ -69,6 +71,14 @@ func classify(err error) Code {
 		return CodeNoDM
 	case as[*backing.NoSpaceError](err), is(syscall.ENOSPC, syscall.EDQUOT):
 		return CodeNoSpace
+	case is(headerbackup.ErrOther, headerbackup.ErrOlder):
+		return CodeInvalid
+	case is(headerbackup.ErrDamaged, headerbackup.ErrUnreadable, headerbackup.ErrUnusual):
+		return CodeDamaged
+	case is(headerbackup.ErrReencrypting, headerbackup.ErrChanging):
+		return CodeBusy
+	case is(recovery.ErrWrongIdentity):
+		return CodeLocked
 	case as[*backing.NotBlankError](err):
 		return CodeDamaged
 	case as[*filesystem.ErrNoTool](err):

@@ -32,6 +32,7 @@ import (
 //	data directory                      a whole file system                         Redo adopts it
 //	token "voluks-volume"               a complete volume, record one step behind   Redo and Settle write the record
 //	record "ready"                      a complete volume, still open               Settle closes it, Mount uses the mapping
+//	backup of the header                the same
 //
 // A creation that fails without a crash is undone as a whole: the directory becomes a tombstone first (one rename), which is then emptied.
 
@@ -175,7 +176,13 @@ func (m *Manager) build(ctx context.Context, l *lock, k *keyslot.Keyring, r *rec
 	if err := m.fill(ctx, l, k, c, a, r, &u, fresh); err != nil {
 		return err
 	}
-	// The volume is complete. That it is still open is a matter of tidiness, so it is no reason to fail.
+	// The volume is complete. What is left is no reason to fail: the next mount takes the backup, and that it is still open is a matter of tidiness.
+	if h, err := c.Header(); err != nil {
+		m.log.Warn("no backup of the header could be taken", "volume", r.Name, "err", err)
+	} else {
+		m.ensureBackup(k, a.Dev(), r.Name, h)
+	}
+	m.o.Crash("create.backup")
 	if err := u.run(ctx); err != nil {
 		m.log.Warn("a new volume could not be closed yet", "volume", r.Name, "err", err)
 	}

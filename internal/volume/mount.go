@@ -132,6 +132,9 @@ func (m *Manager) unlock(ctx context.Context, r *record, u *undo) error {
 	}
 	err = m.open(ctx, k, c, r, u)
 	m.remember(r, slotInfos(slots), err)
+	if err == nil {
+		m.ensureBackup(k, a.Dev(), r.Name, h)
+	}
 	return err
 }
 

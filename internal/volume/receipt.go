@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/voluks/voluks/internal/headerbackup"
@@ -19,29 +20,72 @@ import (
 type Backups interface {
 	// Renew takes a backup of the header on the device and destroys all older ones. With an error and a report the backup was taken.
 	Renew(k *keyslot.Keyring, device, uuid string) (*headerbackup.Report, error)
+	// Ensure takes a backup if there is none of the header as it is; older ones stay.
+	Ensure(k *keyslot.Keyring, device string, h *header.Header) error
+	// Restore writes the header of a backup to the device; see headerbackup.Store.Restore.
+	Restore(k *keyslot.Keyring, device string, image *headerbackup.Image, o headerbackup.RestoreOptions) (*headerbackup.Restored, error)
 }
 
 // HeaderBackups are the real Backups.
 type HeaderBackups struct {
-	Dir    string           // State/backups
-	Second string           // a second directory, or ""
-	Now    func() time.Time // nil: time.Now
+	Dir    string                 // State/backups
+	Second func() (string, error) // a second directory, or "", by the configuration of that moment; nil: none
+	Now    func() time.Time       // nil: time.Now
 }
 
 // Store is what backups are taken and restored with.
-func (b HeaderBackups) Store(k *keyslot.Keyring) *headerbackup.Store {
-	return headerbackup.New(headerbackup.Options{
-		Dir: b.Dir, Second: b.Second, Recipients: k.Recipients, Now: b.Now,
+func (b HeaderBackups) Store(k *keyslot.Keyring) (*headerbackup.Store, error) {
+	o := headerbackup.Options{
+		Dir: b.Dir, Recipients: k.Recipients, Now: b.Now,
 		Generation: func(h *header.Header) (uint64, error) {
 			s, err := keyslot.State(h)
 			return s.Generation(), err
 		},
-	})
+	}
+	if b.Second != nil {
+		var err error
+		if o.Second, err = b.Second(); err != nil {
+			return nil, err
+		}
+	}
+	return headerbackup.New(o), nil
+}
+
+// Ensure implements Backups. Without recipients there is nothing to do.
+func (b HeaderBackups) Ensure(k *keyslot.Keyring, device string, h *header.Header) error {
+	if len(k.Recipients) == 0 {
+		return nil
+	}
+	s, err := b.Store(k)
+	if err != nil {
+		return err
+	}
+	there, err := s.List(h.UUID)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(there, func(b headerbackup.Backup) bool { return b.Name.Epoch == h.Epoch }) {
+		return nil
+	}
+	_, err = s.Take(headerbackup.Of(luks.At(device)), h.UUID)
+	return err
+}
+
+// Restore implements Backups.
+func (b HeaderBackups) Restore(k *keyslot.Keyring, device string, image *headerbackup.Image, o headerbackup.RestoreOptions) (*headerbackup.Restored, error) {
+	s, err := b.Store(k)
+	if err != nil {
+		return nil, err
+	}
+	return s.Restore(headerbackup.Of(luks.At(device)), image, o)
 }
 
 // Renew implements Backups.
 func (b HeaderBackups) Renew(k *keyslot.Keyring, device, uuid string) (*headerbackup.Report, error) {
-	s := b.Store(k)
+	s, err := b.Store(k)
+	if err != nil {
+		return nil, err
+	}
 	if len(k.Recipients) == 0 {
 		return s.Retire(uuid, "") // what is there from better days
 	}

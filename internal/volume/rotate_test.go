@@ -18,6 +18,7 @@ import (
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/internal/volume/volumetest"
 	"github.com/voluks/voluks/keyslot"
+	"github.com/voluks/voluks/luks/header"
 )
 
 func imageOf(n *volumetest.Node, name string) string {
@@ -271,6 +272,12 @@ type backups struct {
 func (b *backups) Renew(_ *keyslot.Keyring, device, uuid string) (*headerbackup.Report, error) {
 	b.renewed = append(b.renewed, device)
 	return b.report, b.err
+}
+
+func (b *backups) Ensure(*keyslot.Keyring, string, *header.Header) error { return b.err }
+
+func (b *backups) Restore(*keyslot.Keyring, string, *headerbackup.Image, headerbackup.RestoreOptions) (*headerbackup.Restored, error) {
+	return nil, errors.New("not in this test")
 }
 
 // F36: after a change of the header its backup is renewed; what could not be destroyed is in the receipt, and the keys are changed all the same.

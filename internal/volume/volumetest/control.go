@@ -218,6 +218,9 @@ func (f *Machine) Blank(image string) { f.ruin(image, func(d *disk) { d.box, d.j
 // Junk makes an image hold something that is not a header.
 func (f *Machine) Junk(image string) { f.ruin(image, func(d *disk) { d.box, d.junk = nil, true }) }
 
+// Kick makes a header look as if somebody else had written it, to no effect.
+func (f *Machine) Kick(image string) { f.ruin(image, func(d *disk) { d.box.epoch++ }) }
+
 // Cut shortens an image by half.
 func (f *Machine) Cut(image string) { f.ruin(image, func(d *disk) { d.size /= 2 }) }
 

@@ -30,6 +30,8 @@ type Machine struct {
 
 	mu         sync.Mutex
 	disks      map[fileID]*disk
+	backups    map[string][]snapshot // of headers, by UUID
+	copied     []snapshot            // by somebody else
 	loops      map[uint32]*loop
 	mappings   map[string]*mapping
 	mounts     []*mount // of the host, in the order of mounting
@@ -93,7 +95,7 @@ const (
 // NewMachine makes a machine that was just booted and has empty disks.
 func NewMachine(t testing.TB) *Machine {
 	return &Machine{
-		t: t, disks: map[fileID]*disk{}, loops: map[uint32]*loop{}, mappings: map[string]*mapping{}, open: map[string]bool{},
+		t: t, disks: map[fileID]*disk{}, backups: map[string][]snapshot{}, loops: map[uint32]*loop{}, mappings: map[string]*mapping{}, open: map[string]bool{},
 		processes: map[int]uint64{}, bare: map[string]bool{}, left: 1 << 40, nextID: rootID + 1, boots: 1,
 	}
 }

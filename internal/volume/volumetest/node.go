@@ -87,6 +87,7 @@ func (n *Node) ManagerAt(at func(point string)) *volume.Manager {
 func (n *Node) ManagerOfAt(p *Process, at func(point string)) *volume.Manager {
 	return volume.New(volume.Options{
 		Paths: n.Paths, Defaults: n.Defaults, Storage: p.Storage(), Now: n.Now, Patience: time.Nanosecond, SweepGap: time.Minute, Log: n.Logger, Crash: at,
+		Backups: p.Backups(),
 		Keyring: func(context.Context) (*keyslot.Keyring, error) { return n.Keyring, nil },
 	})
 }
