@@ -38,6 +38,7 @@ Set up this node, start the agent, and use a volume:
 			keyslotCommand(e),
 			kekCommand(e),
 			recoveryCommand(e),
+			headerCommand(e),
 			bootCommand(e),
 			systemdCommand(e),
 			doctorCommand(e),
@@ -113,13 +114,20 @@ func (e *env) prepare(c *cli.Context) error {
 		if *path == "" {
 			continue
 		}
-		abs, err := filepath.Abs(*path)
-		if err != nil {
+		if err := absolute(path); err != nil {
 			return err
 		}
-		*path = abs
 	}
 	return nil
+}
+
+// absolute makes a path that the caller gave independent of where this process stands.
+func absolute(path *string) error {
+	abs, err := filepath.Abs(*path)
+	if err == nil {
+		*path = abs
+	}
+	return err
 }
 
 func asksForJSON(args []string) bool {

@@ -87,6 +87,11 @@ var exitsOf = map[string][]int{
 	"voluks kek rotate":      {exitNotFound, exitInUse, exitLocked, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 	"voluks kek revoke":      {exitInUse, exitLocked, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 
+	"voluks header backup":  {exitNotFound, exitInUse, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
+	"voluks header ls":      {exitNotFound, exitConfig},
+	"voluks header check":   {exitNotFound, exitLocked, exitRefused, exitDamaged, exitConfig, exitInterrupted},
+	"voluks header restore": {exitNotFound, exitInUse, exitLocked, exitRefused, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
+
 	"voluks recovery show":    {exitConfig},
 	"voluks recovery split":   {exitExists, exitRefused, exitInterrupted},
 	"voluks recovery check":   {exitRefused, exitInterrupted},
@@ -174,6 +179,7 @@ func exitCode(err error) int {
 	var exists *existsError
 	var key *file.KeyFileError
 	var unwell *unwellError
+	var backups *backupsError
 	var share *shareError
 	switch {
 	case err == nil:
@@ -190,6 +196,8 @@ func exitCode(err error) int {
 		return exitExists
 	case errors.As(err, &unwell):
 		return exitUnwell
+	case errors.As(err, &backups):
+		return exitDamaged
 	}
 	if code, ok := byCode[volume.CodeOf(err)]; ok {
 		return code
@@ -218,6 +226,8 @@ func errorCode(err error) string {
 		return string(code)
 	}
 	switch exitCode(err) {
+	case exitDamaged:
+		return string(volume.CodeDamaged)
 	case exitUsage:
 		return "usage"
 	case exitExists:

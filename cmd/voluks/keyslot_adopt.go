@@ -130,6 +130,9 @@ func (e *env) keyslotAdopt(ctx context.Context, device, name, keyFile string, sl
 	if err := e.rememberAdopted(result); err != nil {
 		return err
 	}
+	if adopted.Made {
+		e.renewBackup(keys, device, adopted.UUID, true)
+	}
 	return e.print(result, func(w io.Writer) {
 		if adopted.Made {
 			fmt.Fprintf(w, "adopted %s (%s): this node opens slot %d\n", device, adopted.UUID, adopted.Slot)
@@ -217,10 +220,7 @@ func (e *env) adopted(name string) (d adoptedDevice, err error) {
 
 func (e *env) rememberAdopted(d adoptedDevice) error {
 	file := e.adoptedFile(d.Name)
-	if err := os.MkdirAll(filepath.Dir(e.paths().State), 0o755); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(e.paths().State, 0o711); err != nil {
+	if err := e.makeState(); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {

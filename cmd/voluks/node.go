@@ -49,9 +49,28 @@ func (e *env) manager(log *slog.Logger, d volume.Defaults) *volume.Manager {
 			}
 			return keyslot.OpenKeyring(cfg)
 		},
-		Backups: volume.HeaderBackups{Dir: filepath.Join(e.paths().State, "backups")},
+		Backups: e.backups(),
 		Log:     log,
 	})
+}
+
+// makeState makes the directory of the node's state, for commands that work without any volume.
+func (e *env) makeState() error {
+	if err := os.MkdirAll(filepath.Dir(e.paths().State), 0o755); err != nil {
+		return err
+	}
+	return os.MkdirAll(e.paths().State, 0o711)
+}
+
+// backups are where this node keeps those of headers.
+func (e *env) backups() volume.HeaderBackups {
+	return volume.HeaderBackups{
+		Dir: filepath.Join(e.paths().State, "backups"),
+		Second: func() (string, error) {
+			cfg, err := e.loadConfig()
+			return cfg.Backup.Directory, err
+		},
+	}
 }
 
 func defaults(cfg config.Config) volume.Defaults {

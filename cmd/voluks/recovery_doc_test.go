@@ -70,7 +70,8 @@ func TestRecoveryDoc(t *testing.T) {
 			t.Errorf("nobody says where this runs: %s", b.script)
 		}
 	}
-	if got := n.output(); !strings.Contains(got, "voluks-recovery") || !strings.Contains(got, "Good: share 2 of 5") || !strings.Contains(got, "share 5 of 5") {
+	if got := n.output(); !strings.Contains(got, "voluks-recovery") || !strings.Contains(got, "Good: share 2 of 5") || !strings.Contains(got, "share 5 of 5") ||
+		!strings.Contains(got, "the identity opens it") || !strings.Contains(got, "restored the header of db: generation 1, read back, and the identity opens slot 30") {
 		t.Errorf("it printed only:\n%s", got)
 	}
 	if h, err := luks.At(n.image).Header(); err != nil || h.UUID != docUUID {
@@ -111,6 +112,7 @@ func newDocNode(t *testing.T) *docNode {
 	c := luks.At(n.image)
 	must(t, keyslot.Format(t.Context(), c, k, luks.FormatParams{UUID: docUUID, Label: "db", Subsystem: "voluks", SectorSize: 4096}))
 	must(t, keyslot.SetVolume(c, keyslot.VolumeToken{Name: "db", FS: "ext4", FSUUID: docUUID}))
+	n.record()
 	if os.Getenv(testenv.VarGuest) != "" {
 		n.fill(c, k)
 	}
@@ -118,12 +120,20 @@ func newDocNode(t *testing.T) *docNode {
 	must(t, err)
 	store := headerbackup.New(headerbackup.Options{
 		Dir: filepath.Join(root, "var/lib/voluks/backups"), Recipients: recipients,
-		Generation: func(*header.Header) (uint64, error) { return 1, nil },
+		Generation: func(h *header.Header) (uint64, error) { s, err := keyslot.State(h); return s.Generation(), err },
 	})
 	b, err := store.Take(headerbackup.Of(c), docUUID)
 	must(t, err)
 	n.backup = b.Copies[0].Path
 	return n
+}
+
+// record writes what a node remembers of a volume.
+func (n *docNode) record() {
+	n.t.Helper()
+	text := `{"v":1,"name":"db","uuid":"` + docUUID + `","fs_uuid":"` + docUUID + `","state":"ready","sector_size":4096,"created":"2026-01-02T03:04:05Z",
+		"spec":{"name":"db","size":33554432,"fs":"ext4","backing":"image","uid":0,"gid":0,"mode":448,"alloc":"sparse"}}`
+	must(n.t, os.WriteFile(filepath.Join(filepath.Dir(n.image), "record.json"), []byte(text), 0o600))
 }
 
 func must(t testing.TB, err error) {
@@ -158,7 +168,9 @@ func (n *docNode) runs(script string) {
 		script = strings.ReplaceAll(script, dir, n.root+dir)
 	}
 	script = strings.ReplaceAll(script, "BACKUP", n.backup)
-	script = strings.ReplaceAll(script, "voluks recovery", "voluks --root "+n.root+" recovery")
+	for _, noun := range []string{"recovery", "header"} {
+		script = strings.ReplaceAll(script, "voluks "+noun, "voluks --root "+n.root+" "+noun)
+	}
 	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
 	defer cancel()
 	// An identity that an earlier example made is in the way of the next.
