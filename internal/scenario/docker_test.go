@@ -46,6 +46,7 @@ func TestEachStartIsOneHolder(t *testing.T) {
 // Docker copies what the image has at the path into an empty volume, with a Mount and an Unmount of its own.
 func TestCopyUpIntoAnEmptyVolume(t *testing.T) {
 	full(t)
+	t.Parallel()
 	v := newVolume(t, "copyup")
 	// lost+found would make the volume look used, and initdb refuse it. F26
 	if out := output(t, "docker", "run", "--rm", "-v", v+":/root2", image, "ls", "-A", "/root2"); out != "" {
@@ -61,6 +62,7 @@ func TestCopyUpIntoAnEmptyVolume(t *testing.T) {
 // not be taken for unused, and it must be closed in the end. F22
 func TestCopyWithDockerCp(t *testing.T) {
 	full(t)
+	t.Parallel()
 	v := newVolume(t, "cp")
 	start(t, "cp1", "-v", v+":/d", image, "sleep", "1000")
 	file := t.TempDir() + "/file"
@@ -108,14 +110,15 @@ func TestDockerKilled(t *testing.T) {
 	start(t, "dk1", "--restart", "always", "-v", alive+":/d", image, "sleep", "1000")
 	start(t, "dk2", "-v", dead+":/d", image, "sleep", "1000")
 	pid := output(t, "docker", "inspect", "-f", "{{.State.Pid}}", "dk2")
+	before := holders(t, alive)
 
 	output(t, "systemctl", "kill", "-s", "KILL", "--kill-whom", "main", "docker.service")
 	output(t, "kill", "-KILL", pid)
 	bothBack(t)
 	eventually(t, func() error { return running("dk1") })
 	output(t, "docker", "exec", "dk1", "sh", "-c", "echo on > /d/x && cat /d/x")
-	if ids := holders(t, alive); len(ids) != 1 {
-		t.Errorf("holders of the volume in use: %q", ids)
+	if after := holders(t, alive); len(after) != 1 || !slices.Equal(before, after) {
+		t.Errorf("holders of the volume in use: %q, before the kill: %q", after, before)
 	}
 	remove(t, "dk2")
 	eventually(t, func() error { return closed(dead) })
@@ -127,6 +130,7 @@ func TestDockerKilled(t *testing.T) {
 // Remove stops while anything uses the volume, with -f too. F25
 func TestRemoveInUse(t *testing.T) {
 	full(t)
+	t.Parallel()
 	v := newVolume(t, "rmused")
 	start(t, "rm1", "-v", v+":/d", image, "sleep", "1000")
 	refused(t, "docker", "volume", "rm", v)
@@ -140,6 +144,7 @@ func TestRemoveInUse(t *testing.T) {
 // The same name and options again is the same volume; other options are an error that names them. F10
 func TestCreateAgain(t *testing.T) {
 	full(t)
+	t.Parallel()
 	v := newVolume(t, "again")
 	output(t, "docker", "run", "--rm", "-v", v+":/d", image, "sh", "-c", "echo kept > /d/x")
 	output(t, "docker", "volume", "create", "-d", "voluks", "-o", "size=32M", v)
@@ -155,6 +160,7 @@ func TestCreateAgain(t *testing.T) {
 // Everybody can read the options, so nothing secret is taken there. F28 F41
 func TestSecretOption(t *testing.T) {
 	full(t)
+	t.Parallel()
 	for _, option := range []string{"passphrase=hunter2", "key=hunter2", "password=hunter2"} {
 		said := refused(t, "docker", "volume", "create", "-d", "voluks", "-o", option, "leak")
 		if strings.Contains(strings.SplitN(said, "\n", 2)[1], "hunter2") || !strings.Contains(said, "docker volume inspect") {
@@ -172,6 +178,7 @@ func TestSecretOption(t *testing.T) {
 // Docker's Status tells what people ask for, and no secret.
 func TestStatusInInspect(t *testing.T) {
 	full(t)
+	t.Parallel()
 	v := newVolume(t, "status")
 	start(t, "st1", "-v", v+":/d", image, "sleep", "1000")
 	status := output(t, "docker", "volume", "inspect", "-f", "{{json .Status}}", v)
@@ -185,6 +192,7 @@ func TestStatusInInspect(t *testing.T) {
 // What the plugin refuses Docker does not remove, with -f too. No container has it, so it is not Docker that refuses. F25
 func TestRemoveRefusedByThePlugin(t *testing.T) {
 	full(t)
+	t.Parallel()
 	v := newVolume(t, "rmheld")
 	output(t, "voluks", "volume", "mount", v)
 	t.Cleanup(func() { output(t, "voluks", "volume", "umount", v) })

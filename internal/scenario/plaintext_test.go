@@ -54,6 +54,7 @@ func TestAnonymousVolumeIsNamed(t *testing.T) {
 // The bare mountpoint of a volume that is not mounted takes no file, root or not. F21
 func TestBareMountpointTakesNothing(t *testing.T) {
 	full(t)
+	t.Parallel()
 	v := newVolume(t, "bare")
 	output(t, "docker", "run", "--rm", "-v", v+":/d", image, "true")
 	eventually(t, func() error { return closed(v) })
@@ -68,6 +69,7 @@ func TestBareMountpointTakesNothing(t *testing.T) {
 // What a container writes is nowhere on the host's disk in clear, and is found by the same search in a local volume.
 func TestContentIsCiphertext(t *testing.T) {
 	full(t)
+	t.Parallel()
 	const canary = "canary-7d1f0c3ab0"
 	v := newVolume(t, "cipher")
 	output(t, "docker", "run", "--rm", "-v", v+":/d", image, "sh", "-c", "for i in 1 2 3; do echo "+canary+" > /d/$i; done; sync")

@@ -50,4 +50,19 @@ func TestPodman(t *testing.T) {
 	if _, err := os.Stat("/var/lib/voluks/removed/" + uuid); err != nil {
 		t.Errorf("no tombstone of the pruned volume: %v", err)
 	}
+
+	// With the plugin gone podman forgets the volume, and the plugin keeps it.
+	output(t, "podman", "volume", "create", "--driver", "voluks", "-o", "size=32M", "forgotten")
+	t.Cleanup(func() {
+		bothBack(t)
+		output(t, "voluks", "volume", "rm", "--force", "forgotten")
+	})
+	output(t, "systemctl", "stop", "voluks.socket", "voluks.service")
+	refused(t, "podman", "volume", "ls")
+	if out, err := try("podman", "volume", "rm", "forgotten"); err != nil {
+		t.Logf("podman volume rm without the plugin: %v %s", err, out)
+	}
+	if info := inspect(t, "forgotten"); info.State != "ready" {
+		t.Errorf("the volume that podman forgot is %s", info.State)
+	}
 }
