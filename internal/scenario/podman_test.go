@@ -15,7 +15,7 @@ func TestPodman(t *testing.T) {
 	if err := os.MkdirAll("/etc/containers", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(conf, []byte("[engine.volume_plugins]\nvoluks = \"/run/docker/plugins/voluks.sock\"\n"), 0o644); err != nil {
+	if err := os.WriteFile(conf, []byte("[engine]\nvolume_plugin_timeout = 120\n[engine.volume_plugins]\nvoluks = \"/run/docker/plugins/voluks.sock\"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
