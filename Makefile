@@ -6,6 +6,7 @@ SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 export CGO_ENABLED := 1
+export DESTDIR PREFIX
 
 # Packages whose tests run once more in a guest with a real kernel.
 KERNEL_PKGS := ./internal/sys/... ./internal/secret/... ./internal/backing/... ./internal/filesystem/... ./luks/... ./keyslot/... ./internal/volume/... ./internal/worker/... ./internal/headerbackup/... ./cmd/...
@@ -25,6 +26,21 @@ build: deps bin/voluks ## build bin/voluks
 bin/voluks:
 	@mkdir -p bin
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/voluks ./cmd/voluks
+
+.PHONY: deb rpm
+deb: deps ## a package for Debian and Ubuntu, in dist/
+	scripts/package/build deb
+
+rpm: deps ## a package for Fedora, RHEL and SUSE, in dist/
+	scripts/package/build rpm
+
+.PHONY: install
+install: ## what a package holds, into PREFIX (/usr/local) below DESTDIR; after make build, as root
+	@scripts/package/install install
+
+.PHONY: uninstall
+uninstall: ## take that away again; volumes, keys and configuration stay
+	@scripts/package/install uninstall
 
 .PHONY: check
 check: deps ## format, vet, staticcheck, shellcheck, import rules
