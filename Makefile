@@ -34,6 +34,11 @@ deb: deps ## a package for Debian and Ubuntu, in dist/
 rpm: deps ## a package for Fedora, RHEL and SUSE, in dist/
 	scripts/package/build rpm
 
+.PHONY: plugin
+plugin: deps bin/voluks ## a managed plugin of Docker, in dist/plugin (docs/docker.md says when)
+	scripts/package/plugin dist/plugin
+	@echo 'docker plugin create voluks dist/plugin'
+
 .PHONY: install
 install: ## what a package holds, into PREFIX (/usr/local) below DESTDIR; after make build, as root
 	@scripts/package/install install

@@ -13,18 +13,18 @@ import (
 type completed struct {
 	path     string // "", "volume", "volume rm"
 	commands []*cli.Command
-	flags    []cli.Flag
+	flags    []cli.DocGenerationFlag
 	names    bool // arguments are names of volumes
 }
 
 // completions lists all commands with what may follow them.
 func completions(app *cli.App) []completed {
-	all := []completed{{commands: visible(app.Commands), flags: app.Flags}}
+	all := []completed{{commands: visible(app.Commands), flags: visibleFlags(app.Flags)}}
 	var walk func(prefix string, commands []*cli.Command)
 	walk = func(prefix string, commands []*cli.Command) {
 		for _, c := range visible(commands) {
 			path := strings.TrimSpace(prefix + " " + c.Name)
-			all = append(all, completed{path, visible(c.Subcommands), c.Flags, strings.HasPrefix(c.ArgsUsage, "NAME")})
+			all = append(all, completed{path, visible(c.Subcommands), visibleFlags(c.Flags), strings.HasPrefix(c.ArgsUsage, "NAME")})
 			walk(path, c.Subcommands)
 		}
 	}
@@ -35,11 +35,6 @@ func completions(app *cli.App) []completed {
 // volumesDir is where shells look for the names of volumes. Only root can.
 const volumesDir = "/var/lib/voluks/volumes"
 
-func takesValue(f cli.Flag) bool {
-	doc, ok := f.(cli.DocGenerationFlag)
-	return ok && doc.TakesValue()
-}
-
 // words are the commands and options that may follow, for a shell that shows no descriptions.
 func (c completed) words() (commands, options, valued []string) {
 	for _, sub := range c.commands {
@@ -48,7 +43,7 @@ func (c completed) words() (commands, options, valued []string) {
 	for _, f := range c.flags {
 		name := "--" + f.Names()[0]
 		options = append(options, name)
-		if takesValue(f) {
+		if f.TakesValue() {
 			valued = append(valued, name)
 		}
 	}
@@ -112,12 +107,8 @@ func (c completed) describe(each func(word, text string, valued bool)) {
 		each(sub.Name, sub.Usage, false)
 	}
 	for _, f := range c.flags {
-		doc, ok := f.(cli.DocGenerationFlag)
-		if !ok {
-			continue
-		}
-		_, _, usage := flagText(f, doc)
-		each("--"+f.Names()[0], usage, takesValue(f))
+		_, _, usage := flagText(f)
+		each("--"+f.Names()[0], usage, f.TakesValue())
 	}
 	each("--help", "show help", false)
 }

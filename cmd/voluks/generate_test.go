@@ -46,7 +46,7 @@ func TestManual(t *testing.T) {
 		}
 		var walk func(c *cli.Command)
 		walk = func(c *cli.Command) {
-			for _, f := range c.Flags {
+			for _, f := range visibleFlags(c.Flags) {
 				if name := `\fB\-\-` + roffText(f.Names()[0]); !strings.Contains(page, name) {
 					t.Errorf("%s: --%s is not in its page", c.HelpName, f.Names()[0])
 				}

@@ -74,27 +74,43 @@ var placeholder = regexp.MustCompile("`([^`]*)`")
 
 func optionText(flags []cli.Flag) string {
 	return columns(func(w *tabwriter.Writer) {
-		for _, f := range flags {
-			doc, ok := f.(cli.DocGenerationFlag)
-			if !ok {
-				continue
-			}
-			var names []string
-			for _, n := range f.Names() {
-				names = append(names, strings.Repeat("-", min(len(n), 2))+n)
-			}
-			text, usage := strings.Join(names, ", "), doc.GetUsage()
-			if m := placeholder.FindStringSubmatch(usage); m != nil {
-				text += " " + m[1]
-				usage = strings.ReplaceAll(usage, "`", "")
-			}
-			if value := doc.GetValue(); doc.TakesValue() && value != "" {
-				usage += " (otherwise " + value + ")"
-			}
-			fmt.Fprintf(w, "%s\t%s\n", text, usage)
+		for _, f := range visibleFlags(flags) {
+			name, value, usage := flagText(f)
+			fmt.Fprintf(w, "%s\t%s\n", strings.TrimRight(name+" "+value, " "), usage)
 		}
 		fmt.Fprintf(w, "--help, -h\tshow this\n")
 	})
+}
+
+// visibleFlags are the flags that people are told of.
+func visibleFlags(flags []cli.Flag) []cli.DocGenerationFlag {
+	var shown []cli.DocGenerationFlag
+	for _, f := range flags {
+		doc, ok := f.(cli.DocGenerationFlag)
+		if v, hides := f.(cli.VisibleFlag); ok && (!hides || v.IsVisible()) {
+			shown = append(shown, doc)
+		}
+	}
+	return shown
+}
+
+// flagText gives a flag's names, the name of its value, if it has one, and what it does.
+func flagText(f cli.DocGenerationFlag) (name, value, usage string) {
+	var names []string
+	for _, n := range f.Names() {
+		names = append(names, strings.Repeat("-", min(len(n), 2))+n)
+	}
+	usage = f.GetUsage()
+	if m := placeholder.FindStringSubmatch(usage); m != nil {
+		value, usage = m[1], strings.ReplaceAll(usage, "`", "")
+	}
+	if v := f.GetValue(); f.TakesValue() && v != "" && !strings.Contains(usage, "otherwise") {
+		if minutes, ok := strings.CutSuffix(v, "m0s"); ok { // as people write times
+			v = minutes + "m"
+		}
+		usage += " (otherwise " + v + ")"
+	}
+	return strings.Join(names, ", "), value, usage
 }
 
 func columns(rows func(*tabwriter.Writer)) string {

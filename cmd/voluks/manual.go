@@ -28,7 +28,7 @@ func manual(app *cli.App, date string) map[string]string {
 		pages[page+".1"] = commandPage(c, page, date)
 	}
 	main.section("GLOBAL OPTIONS")
-	main.options(app.Flags)
+	main.options(visibleFlags(app.Flags))
 	main.section("FILES")
 	for _, f := range [][2]string{
 		{"/etc/voluks/config.toml", "the configuration; unknown keys in it are errors"},
@@ -56,12 +56,15 @@ func commandPage(c *cli.Command, page, date string) string {
 	verbs := visible(c.Subcommands)
 	r.section("SYNOPSIS")
 	if len(verbs) == 0 {
-		r.synopsis(c)
+		name := "voluks " + c.Name // cli leaves HelpName empty on the first level
+		r.synopsis(name, c.ArgsUsage)
 		r.section("DESCRIPTION")
 		r.text(c.Description)
-		r.section("OPTIONS")
-		r.options(c.Flags)
-		r.exits(exitsOf[c.HelpName])
+		if flags := visibleFlags(c.Flags); len(flags) > 0 {
+			r.section("OPTIONS")
+			r.options(flags)
+		}
+		r.exits(exitsOf[name])
 		r.seeAlso()
 		return r.String()
 	}
@@ -69,7 +72,7 @@ func commandPage(c *cli.Command, page, date string) string {
 		if i > 0 {
 			r.line(".br")
 		}
-		r.synopsis(verb)
+		r.synopsis(verb.HelpName, verb.ArgsUsage)
 	}
 	r.section("DESCRIPTION")
 	r.text(c.Description)
@@ -78,7 +81,7 @@ func commandPage(c *cli.Command, page, date string) string {
 		r.section(strings.ToUpper(verb.HelpName))
 		r.text(upperFirst(verb.Usage) + ".")
 		r.text(verb.Description)
-		r.options(verb.Flags)
+		r.options(visibleFlags(verb.Flags))
 		codes = append(codes, exitsOf[verb.HelpName]...)
 	}
 	r.exits(append(codes, exitOK))
@@ -106,8 +109,8 @@ func (r *roff) head(page, date string) {
 
 func (r *roff) section(name string) { r.line(".SH \"%s\"", roffText(name)) }
 
-func (r *roff) synopsis(c *cli.Command) {
-	r.line(".B %s\n[\\fIoptions\\fR] \\fI%s\\fR", roffText(c.HelpName), roffText(c.ArgsUsage))
+func (r *roff) synopsis(name, args string) {
+	r.line(".B %s\n[\\fIoptions\\fR] \\fI%s\\fR", roffText(name), roffText(args))
 }
 
 func (r *roff) seeAlso() {
@@ -133,34 +136,14 @@ func (r *roff) text(s string) {
 	}
 }
 
-func (r *roff) options(flags []cli.Flag) {
+func (r *roff) options(flags []cli.DocGenerationFlag) {
 	for _, f := range flags {
-		doc, ok := f.(cli.DocGenerationFlag)
-		if !ok {
-			continue
-		}
-		name, value, usage := flagText(f, doc)
+		name, value, usage := flagText(f)
 		if value != "" {
 			value = " \\fI" + roffText(value) + "\\fR"
 		}
 		r.line(".TP\n\\fB%s\\fR%s\n%s", roffText(name), value, roffText(upperFirst(usage)))
 	}
-}
-
-// flagText gives a flag's names, the name of its value, if it has one, and what it does.
-func flagText(f cli.Flag, doc cli.DocGenerationFlag) (name, value, usage string) {
-	var names []string
-	for _, n := range f.Names() {
-		names = append(names, strings.Repeat("-", min(len(n), 2))+n)
-	}
-	usage = doc.GetUsage()
-	if m := placeholder.FindStringSubmatch(usage); m != nil {
-		value, usage = m[1], strings.ReplaceAll(usage, "`", "")
-	}
-	if v := doc.GetValue(); doc.TakesValue() && v != "" {
-		usage += " (otherwise " + v + ")"
-	}
-	return strings.Join(names, ", "), value, usage
 }
 
 // exits writes the table of exit statuses: all, or the first three and some.

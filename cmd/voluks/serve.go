@@ -52,17 +52,20 @@ containers go on.
 
    systemctl enable --now voluks.socket voluks.service
    voluks --verbose serve          on a terminal, to see what it does`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "managed-plugin", Usage: "run as what the config.json of a managed plugin of Docker starts", Hidden: true},
+		},
 		Action: func(c *cli.Context) error {
 			if _, err := arguments(c); err != nil {
 				return err
 			}
-			return e.serve(c.Context)
+			return e.serve(c.Context, c.Bool("managed-plugin"))
 		},
 	}
 }
 
 // serve is the agent.
-func (e *env) serve(ctx context.Context) error {
+func (e *env) serve(ctx context.Context, managed bool) error {
 	if err := sys.Harden(); err != nil {
 		return err
 	}
@@ -79,6 +82,12 @@ func (e *env) serve(ctx context.Context) error {
 	if set := providers.Open(cfg); providers.Check(set) != nil {
 		log.Error("volumes cannot be opened", "error", providers.Check(set))
 	}
+	var dir *sys.HostDir
+	if managed {
+		if dir, err = e.joinHost(); err != nil {
+			return err
+		}
+	}
 	e.onHangup(log, cfg.Docker.Socket)
 	listener, err := pluginListener(log, cfg)
 	if err != nil {
@@ -92,9 +101,13 @@ func (e *env) serve(ctx context.Context) error {
 		Log:     log,
 	})
 	defer client.Close()
+	volumes := dockerplugin.Volumes(client)
+	if dir != nil {
+		volumes = &managedVolumes{client, dir}
+	}
 	a := &agent{log: log, notify: systemd.Notifier{Log: log}, volumes: client, ready: make(chan struct{}), listener: listener}
 	a.rotates = a.rotator(e)
-	a.server = dockerplugin.New(dockerplugin.Config{Volumes: client, Parse: e.parseOptions, Ready: a.ready, Log: log})
+	a.server = dockerplugin.New(dockerplugin.Config{Volumes: volumes, Parse: e.parseOptions, Ready: a.ready, Log: log})
 	return a.run(ctx)
 }
 

@@ -6,9 +6,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
-
-	"github.com/voluks/voluks/internal/sys"
 )
 
 var agentChecks = []Check{
@@ -93,25 +92,27 @@ func agentNamespace(n *Node, f *findings) {
 	if f.unknown(err) {
 		return
 	}
-	if group := peerGroup(m); group != "" {
+	if group := m.PeerGroup(); group != "" {
 		for _, h := range hosts {
-			if peerGroup(h) == group {
+			if h.PeerGroup() == group {
 				f.ok("the agent has a mount namespace of its own, and its mounts reach the host (%s)", m.Mountpoint)
 				return
 			}
 		}
 	}
+	if n.managed(pid) {
+		f.add(Error, "docker plugin disable -f, and enable again; if that is not enough: mount --make-shared $(findmnt -n -o TARGET -T "+quote(n.outside(n.Paths.State))+")",
+			"what the managed plugin mounts does not reach the host")
+		return
+	}
 	f.add(Error, "take settings such as PrivateTmp=, ProtectSystem= or BindPaths= out of voluks.service: systemctl cat voluks.service",
 		"the agent is in a mount namespace of its own, and its mounts do not reach the host")
 }
 
-func peerGroup(m sys.MountInfo) string {
-	for _, tag := range strings.Fields(m.Propagation) {
-		if strings.HasPrefix(tag, "shared:") {
-			return tag
-		}
-	}
-	return ""
+// managed tells whether that agent is a managed plugin of Docker.
+func (n *Node) managed(pid string) bool {
+	text, err := n.text("/proc/" + pid + "/cmdline")
+	return err == nil && slices.Contains(strings.Split(text, "\x00"), "--managed-plugin")
 }
 
 // units looks whether systemd starts the socket at boot.
@@ -122,6 +123,10 @@ func units(n *Node, f *findings) {
 	}
 	if !booted {
 		f.note("this node does not run systemd: see to it that the agent starts before Docker")
+		return
+	}
+	if pid, err := n.agent(); err == nil && pid != "" && n.managed(pid) {
+		f.note("the agent is a managed plugin, which Docker starts; nothing makes Docker wait for a key that comes late")
 		return
 	}
 	for _, unit := range []struct{ name, wantedBy string }{{"voluks.socket", "sockets.target"}, {"voluks.service", "multi-user.target"}, {"voluks-gate.service", "docker.service"}} {

@@ -126,11 +126,19 @@ func (n *Node) descend(device string, p *place, depth int) error {
 
 func besideData(n *Node, f *findings) {
 	cfg, err := n.config()
-	if err != nil || cfg.KEK.File == nil {
+	path := ""
+	switch {
+	case err != nil:
+	case cfg.KEK.File != nil:
+		path = cfg.KEK.File.Path
+	case cfg.KEK.KeyDir != nil:
+		path = cfg.KEK.KeyDir.Path
+	}
+	if path == "" {
 		f.ok("the key is no file of this node")
 		return
 	}
-	key, err := n.placeOf(cfg.KEK.File.Path)
+	key, err := n.placeOf(path)
 	if f.unknown(err) {
 		return
 	}
@@ -151,8 +159,8 @@ func besideData(n *Node, f *findings) {
 	case !key.clear:
 		f.ok("the key is on an encrypted disk")
 	case len(common) > 0:
-		f.add(Warning, "encrypt the system's disk, move the key to another medium (kek.file.path), or let another provider guard it",
-			"the key %s is in clear on %s, where the volumes are", cfg.KEK.File.Path, strings.Join(common, " and "))
+		f.add(Warning, "encrypt the system's disk, move the key to another medium (kek."+cfg.KEK.Provider+".path), or let another provider guard it",
+			"the key %s is in clear on %s, where the volumes are", path, strings.Join(common, " and "))
 	default:
 		f.ok("the key and the volumes are on different disks")
 	}

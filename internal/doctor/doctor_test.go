@@ -5,6 +5,7 @@ package doctor
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -161,8 +162,24 @@ func TestPermissions(t *testing.T) {
 		{"usr/bin/voluks", 0o775, "chmod go-w "},
 		{"usr/lib/systemd/system/voluks.service", 0o666, "chmod go-w "},
 		{"run/voluks", 0o777 | fs.ModeSticky, ""}, // sticky: others cannot replace what is not theirs
+		{"etc/voluks/vault-token", 0o640, "chmod go-rwx "},
+		{"etc/voluks/vault-ca.pem", 0o664, "chmod go-w "},
+		{"etc/voluks/vault-ca.pem", 0o644, ""},
+		{"var/lib/voluks/backups", 0o755, "chmod go-rwx "},
+		{"etc/systemd/system/srv-pg.mount", 0o666, "chmod go-w "},
 	} {
-		n := healthy().node(t)
+		files := healthy()
+		files["etc/voluks/vault-token"], files["etc/voluks/vault-ca.pem"] = "", ""
+		files["var/lib/voluks/backups/.keep"], files["etc/systemd/system/srv-pg.mount"] = "", ""
+		n := files.node(t)
+		vault := fmt.Sprintf("[[previous]]\nprovider = 'vault'\n[previous.vault]\naddress = 'https://vault'\nkey = 'k'\ntoken_file = '%s'\nca_file = '%s'\n",
+			n.at("etc/voluks/vault-token"), n.at("etc/voluks/vault-ca.pem"))
+		if err := os.WriteFile(n.ConfigFile, []byte(vault+files["etc/voluks/config.toml"]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(n.ConfigFile, noon, noon.Add(-time.Hour)); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.Chmod(n.at(c.path), c.mode); err != nil {
 			t.Fatal(err)
 		}
@@ -181,6 +198,17 @@ func TestOwner(t *testing.T) {
 	n := healthy().node(t)
 	n.Owner = os.Geteuid() + 1
 	expect(t, Run(n), "files.permissions", Error, "master.key belongs to user", "chown root:root")
+}
+
+// What Docker starts needs no units.
+func TestManagedPlugin(t *testing.T) {
+	files := healthy()
+	files["proc/700/cmdline"] = "/usr/bin/voluks\x00serve\x00--managed-plugin\x00"
+	delete(files, "usr/lib/systemd/system/voluks.socket")
+	expect(t, Run(files.node(t)), "systemd.units", Note, "managed plugin", "")
+	files["proc/700/ns/mnt"] = "-> mnt:[2]"
+	files["proc/700/mountinfo"] = strings.ReplaceAll(hostMounts, "shared:", "master:")
+	expect(t, Run(files.node(t)), "agent.namespace", Error, "managed plugin mounts does not reach", "make-shared")
 }
 
 // In a managed plugin the agent has a mount namespace of its own, whose directory of mountpoints is shared with the host.

@@ -8,8 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/voluks/voluks/internal/config"
 )
 
 var fileChecks = []Check{
@@ -38,12 +41,18 @@ func (n *Node) guarded() (list []guarded, err error) {
 	}
 	add(read, n.Paths.Config, n.ConfigFile, n.Paths.State, n.Paths.MountsDir(), n.Paths.Run)
 	add(nothing, n.Paths.VolumesDir(), n.Paths.RemovedDir(), n.Paths.HoldersDir(), filepath.Join(n.Paths.Run, "locks"))
+	add(nothing, filepath.Join(n.Paths.State, "backups"))
 	add(nothing, n.pluginSocket())
 	if cfg, err := n.config(); err == nil {
 		for _, k := range append(cfg.Previous, cfg.KEK) {
-			if k.File != nil {
-				add(nothing, k.File.Path)
-				add(read, parents(k.File.Path)...)
+			secrets, others := keyFiles(k)
+			for _, path := range secrets {
+				add(nothing, path)
+				add(read, parents(path)...)
+			}
+			for _, path := range others {
+				add(read, path)
+				add(read, parents(path)...)
 			}
 		}
 	}
@@ -57,14 +66,35 @@ func (n *Node) guarded() (list []guarded, err error) {
 	for _, path := range []string{"/usr/bin/voluks", "/usr/local/bin/voluks"} {
 		add(read, n.at(path))
 	}
-	for _, dir := range []string{"/etc/systemd/system", "/usr/lib/systemd/system"} {
-		units, err := filepath.Glob(n.at(dir + "/voluks*"))
+	for _, pattern := range []string{"/etc/systemd/system/voluks*", "/usr/local/lib/systemd/system/voluks*", "/usr/lib/systemd/system/voluks*",
+		"/etc/systemd/system/*.mount", "/etc/udev/rules.d/*voluks*", "/usr/lib/udev/rules.d/*voluks*"} {
+		files, err := filepath.Glob(n.at(pattern))
 		if err != nil {
 			return nil, err
 		}
-		add(read, units...)
+		add(read, files...)
 	}
 	return list, nil
+}
+
+// keyFiles are the files that a key provider takes keys and credentials from, and those that decide whom it trusts with them.
+func keyFiles(k config.KEK) (secrets, others []string) {
+	switch {
+	case k.File != nil:
+		secrets = []string{k.File.Path}
+	case k.KeyDir != nil:
+		keys, _ := filepath.Glob(filepath.Join(k.KeyDir.Path, "*")) // fails for a wrong pattern alone
+		secrets = append(keys, k.KeyDir.Path)
+	case k.Credential != nil:
+		secrets = []string{k.Credential.Path}
+	case k.Vault != nil:
+		secrets = []string{k.Vault.TokenFile, k.Vault.ClientKeyFile, k.Vault.AppRole.SecretIDFile}
+		others = []string{k.Vault.CAFile, k.Vault.ClientCertFile}
+	case k.Exec != nil && len(k.Exec.Command) > 0:
+		others = k.Exec.Command[:1]
+	}
+	unnamed := func(path string) bool { return path == "" }
+	return slices.DeleteFunc(secrets, unnamed), slices.DeleteFunc(slices.Clone(others), unnamed)
 }
 
 func parents(path string) []string {

@@ -88,12 +88,8 @@ func enterHere(path string, id uint64) ([]MountInfo, error) {
 		return nil, err
 	}
 	defer table.Close()
-	// Threads share root and working directory, which setns would have to change for all of them.
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return nil, fmt.Errorf("unshare: %w", err)
-	}
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
-		return nil, fmt.Errorf("setns: %w", err)
+	if err := enterMounts(ns); err != nil {
+		return nil, err
 	}
 	fd, err := unix.Openat(int(table.Fd()), "mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

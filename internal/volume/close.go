@@ -145,7 +145,7 @@ func (m *Manager) users(v *view, r *record, d *sys.DMDevice) ([]string, error) {
 	var users []string
 	for _, space := range spaces {
 		for _, mount := range mountsOf(space.Mounts, r, d) {
-			if here && mount.Mountpoint == mountpoint && mount.Root == "/" {
+			if here && v.comesWithOurs(space.Mounts, mount, r) {
 				continue
 			}
 			who := "no process"

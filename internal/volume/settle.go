@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/voluks/voluks/internal/sys"
@@ -158,22 +160,39 @@ func (m *Manager) stale(v *view, r *record, n holderNote) bool {
 	return err == nil && !used
 }
 
-// used tells whether anybody but voluks has the file system mounted, in any namespace. The copy of our own mount that services with a namespace of
-// their own get by propagation is not use.
+// used tells whether anybody but voluks has the file system mounted, in any namespace.
 func (m *Manager) used(v *view, r *record, d *sys.DMDevice) (bool, error) {
 	spaces, err := m.namespaces(v)
 	if err != nil {
 		return true, err
 	}
-	mountpoint := v.mountpoint(r.Name)
 	for _, space := range spaces {
 		for _, mount := range mountsOf(space.Mounts, r, d) {
-			if mount.Root != "/" || mount.Mountpoint != mountpoint {
+			if !v.comesWithOurs(space.Mounts, mount, r) {
 				return true, nil
 			}
 		}
 	}
 	return false, nil
+}
+
+// comesWithOurs tells whether a mount is the volume's own, or a copy of that which the kernel made and takes away together with it. Such copies are no use
+// of the volume: services with a mount namespace of their own have one at the same path, and Docker has one for a managed plugin, at another.
+func (v *view) comesWithOurs(table []sys.MountInfo, mount sys.MountInfo, r *record) bool {
+	mountpoint := v.mountpoint(r.Name)
+	if mount.Root != "/" || mount.Mountpoint == mountpoint {
+		return mount.Root == "/"
+	}
+	// It went there if what it is mounted on follows the directory of our mountpoints.
+	dir, _ := v.tree.visible(v.mountsDir)
+	for _, parent := range table {
+		if parent.ID == mount.Parent {
+			rest, ok := strings.CutPrefix(mount.Mountpoint, parent.Mountpoint)
+			return ok && dir.PeerGroup() != "" && parent.Master() == dir.PeerGroup() &&
+				filepath.Join(parent.Root, rest) == filepath.Join(dir.Root, strings.TrimPrefix(mountpoint, dir.Mountpoint))
+		}
+	}
+	return false
 }
 
 // names lists everything that has the name of a volume somewhere: records, and leftovers of names without one.
