@@ -66,9 +66,7 @@ func newNode(t *testing.T) *node {
 		}
 	})
 	socket := filepath.Join(n.root, "run/docker/plugins/voluks.sock")
-	n.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}
+	n.client = clientOf(socket)
 	for until := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if _, err := os.Stat(socket); err == nil {
 			return n
@@ -77,6 +75,12 @@ func newNode(t *testing.T) *node {
 			t.Fatal("the agent has made no socket")
 		}
 	}
+}
+
+func clientOf(socket string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
 }
 
 // call asks the plugin and fails the test if it answers with an error.
@@ -94,16 +98,7 @@ func (n *node) call(t *testing.T, method, body string) {
 }
 
 // run runs a tool and returns what it printed.
-func (n *node) run(t *testing.T, args ...string) string {
-	t.Helper()
-	ctx, cancel := deadline()
-	defer cancel()
-	out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
+func (n *node) run(t *testing.T, args ...string) string { t.Helper(); return sh(t, args...) }
 
 // shellImage makes an image the way a shell script would, with a file system in it.
 func (n *node) shellImage(t *testing.T, name string, size int64, format ...string) string {
