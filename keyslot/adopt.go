@@ -10,7 +10,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/voluks/voluks/internal/crashpoint"
 	"github.com/voluks/voluks/luks"
 	"github.com/voluks/voluks/luks/header"
 )
@@ -89,7 +88,7 @@ func adopt(ctx context.Context, c Container, k *Keyring, auth luks.Auth) (Adopte
 	if err := ctx.Err(); err != nil {
 		return Adopted{}, err
 	}
-	if err := runAdoption(c, auth, agent, pending); err != nil {
+	if err := runAdoption(c, k, auth, agent, pending); err != nil {
 		return Adopted{}, clearAdoption(ctx, c, k, err)
 	}
 	return Adopted{h.UUID, number, true}, compareSlots(c, h)
@@ -114,8 +113,8 @@ func adoptionJournal(h *header.Header, agent *enrolment) ([]byte, error) {
 	return t.Encode()
 }
 
-func runAdoption(c Container, auth luks.Auth, agent *enrolment, pending []byte) error {
-	w, err := write(c)
+func runAdoption(c Container, k *Keyring, auth luks.Auth, agent *enrolment, pending []byte) error {
+	w, err := write(c, k)
 	if err != nil {
 		return err
 	}
@@ -127,15 +126,15 @@ func runAdoption(c Container, auth luks.Auth, agent *enrolment, pending []byte) 
 	if err := w.sync(); err != nil {
 		return err
 	}
-	crashpoint.Hit("adopt.pending")
+	w.hit("adopt.pending")
 	if err := w.AddSlot(auth, agent.slot, agent.key, luks.KDFRandomKey); err != nil {
 		return err
 	}
-	crashpoint.Hit("adopt.added")
+	w.hit("adopt.added")
 	if err := w.settle(agent.slot, agent.key); err != nil {
 		return err
 	}
-	crashpoint.Hit("adopt.proven")
+	w.hit("adopt.proven")
 	if p, ok := c.(preferrer); ok {
 		if err := p.PreferSlot(agent.slot); err != nil {
 			return err
@@ -168,7 +167,7 @@ func clearAdoption(ctx context.Context, c Container, k *Keyring, cause error) er
 // resumeAdoption publishes the slot of an adoption that was interrupted if it opens, and else takes back what there is of it; the slot is -1 then. The
 // caller has shown that another slot opens.
 func resumeAdoption(ctx context.Context, c Container, k *Keyring, h *header.Header, slots *Slots) (Adopted, error) {
-	w, err := write(c)
+	w, err := write(c, k)
 	if err != nil {
 		return Adopted{}, err
 	}

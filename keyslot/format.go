@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/recovery"
@@ -74,7 +75,7 @@ func format(ctx context.Context, c Container, k *Keyring, p luks.FormatParams) e
 		return err
 	}
 
-	w, err := write(c)
+	w, err := write(c, k)
 	if err != nil {
 		return err
 	}
@@ -188,7 +189,7 @@ func complete(ctx context.Context, c Container, k *Keyring) error {
 		}
 	}
 
-	w, err := write(c)
+	w, err := write(c, k)
 	if err != nil {
 		return err
 	}
@@ -231,8 +232,8 @@ type enrolment struct {
 	token []byte
 }
 
-// newAgent makes a slot key and its token. Nothing is written.
-func (k *Keyring) newAgent(ctx context.Context, uuid string, slot int, generation uint64) (*enrolment, error) {
+// newAgent makes a slot key and its token; former are the keys that have wrapped earlier slot keys. Nothing is written.
+func (k *Keyring) newAgent(ctx context.Context, uuid string, slot int, generation uint64, former ...kek.Ref) (*enrolment, error) {
 	b := kek.Binding{VolumeUUID: uuid, Role: RoleAgent}
 	w, wrap, ref, err := k.KEK.Generate(ctx, b)
 	if err != nil {
@@ -254,7 +255,7 @@ func (k *Keyring) newAgent(ctx context.Context, uuid string, slot int, generatio
 	}
 	token := AgentToken{
 		Slot: slot, UUID: uuid, Generation: generation, KEK: ref, Wrap: wrap,
-		History: []kek.Ref{{Provider: ref.Provider, ID: ref.ID}}, Created: k.now(),
+		History: []kek.Ref{{Provider: ref.Provider, ID: ref.ID}}, Former: slices.DeleteFunc(former, ref.SameKey), Created: k.now(),
 	}
 	var encoded []byte
 	if token.Sealed, err = seal(w, key, uuid, RoleAgent, generation); err == nil {

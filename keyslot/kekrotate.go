@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/voluks/voluks/internal/crashpoint"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/secret"
 )
@@ -86,7 +85,7 @@ func rewrap(ctx context.Context, c Container, k *Keyring) (*Rewrapped, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	w, err := write(c)
+	w, err := write(c, k)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +93,7 @@ func rewrap(ctx context.Context, c Container, k *Keyring) (*Rewrapped, error) {
 	if err := w.token(id, encoded); err != nil {
 		return nil, err
 	}
-	crashpoint.Hit("rewrap.written")
+	w.hit("rewrap.written")
 	r.To, r.Changed = token.KEK, true
 	return r, readBack(c, encoded)
 }
@@ -127,6 +126,7 @@ func (k *Keyring) rewrapped(ctx context.Context, old AgentToken) (AgentToken, *s
 	ref := kek.Ref{Provider: token.KEK.Provider, ID: token.KEK.ID}
 	if !slices.ContainsFunc(token.History, ref.SameKey) {
 		token.History = append(token.History, ref)
+		token.Former = slices.DeleteFunc(slices.Clone(old.Former), ref.SameKey)
 	}
 	// With the active provider alone: the others are to go.
 	only := *k

@@ -235,6 +235,44 @@ func TestRewrapProvesFirst(t *testing.T) {
 	})
 }
 
+// F36: what a volume was once exposed to stays in its header through rotations, and a key that wraps again is none of the former ones.
+func TestFormerKeys(t *testing.T) {
+	n := newNode(t)
+	c := n.ready(t, fakeLab(t))
+	next := kektest.NewMemory("kek-2")
+	forth := n.moving(next)
+	back := *n.Keyring
+	back.KEK = &kek.Set{Active: n.provider.New(), Previous: []kek.Provider{next.New()}}
+	rotate := func(k *keyslot.Keyring, want ...string) {
+		t.Helper()
+		if _, err := keyslot.Rotate(t.Context(), c, k, keyslot.RoleAgent); err != nil {
+			t.Fatal(err)
+		}
+		if is := slotOf(t, state(t, c), keyslot.RoleAgent); len(is.History) != 1 || fmt.Sprint(is.History[0].ID, is.Former) != fmt.Sprint(want[0], refs(want[1:])) {
+			t.Errorf("wrapped by %v, before by %v", is.History, is.Former)
+		}
+	}
+	rotate(n.Keyring, "kek-1")
+	rotate(forth, "kek-2", "kek-1")
+	rotate(forth, "kek-2", "kek-1")
+	rotate(&back, "kek-1", "kek-2")
+	rotate(forth, "kek-2", "kek-1")
+	if _, err := keyslot.Rewrap(t.Context(), c, &back); err != nil {
+		t.Fatal(err)
+	}
+	if is := slotOf(t, state(t, c), keyslot.RoleAgent); len(is.History) != 2 || len(is.Former) != 0 || !is.ExposedTo("kek-2") {
+		t.Errorf("wrapped by %v, before by %v", is.History, is.Former)
+	}
+}
+
+func refs(ids []string) []kek.Ref {
+	all := []kek.Ref{}
+	for _, id := range ids {
+		all = append(all, kek.Ref{Provider: "memory", ID: id})
+	}
+	return all
+}
+
 // F36: every slot whose key was ever wrapped by the leaked key gets another one, also after the token
 // had moved on, and whatever died on the way; others stay.
 func TestRevoke(t *testing.T) {
@@ -270,7 +308,7 @@ func TestRevoke(t *testing.T) {
 				t.Fatalf("%d: %+v, %v", cutAt, r, err)
 			}
 			s := state(t, c)
-			if is := slotOf(t, s, keyslot.RoleAgent); is.WrappedBy("kek-1") || s.Interrupted() || len(s.Slots) != 2 {
+			if is := slotOf(t, s, keyslot.RoleAgent); is.WrappedBy("kek-1") || !is.ExposedTo("kek-1") || s.Interrupted() || len(s.Slots) != 2 {
 				t.Errorf("%d: %+v", cutAt, s.Slots)
 			}
 			if err := opensWith(t, c, n.Keyring); !errors.Is(err, kek.ErrNotMine) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/voluks/voluks/internal/config"
+	"github.com/voluks/voluks/internal/crashpoint"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/providers"
 	"github.com/voluks/voluks/internal/recovery"
@@ -71,6 +72,8 @@ type Keyring struct {
 	NoRecovery bool
 	// Now is the clock; nil is the system's.
 	Now func() time.Time
+	// Crash is called at each named point between two writes; nil is crashpoint.Hit.
+	Crash func(point string)
 }
 
 // OpenKeyring makes the keyring of a configuration. Key providers that cannot be used show when they
@@ -102,4 +105,13 @@ func (k *Keyring) now() time.Time {
 		now = k.Now
 	}
 	return now().UTC().Truncate(time.Second)
+}
+
+// hit passes a named point. A nil keyring has one too.
+func (k *Keyring) hit(point string) {
+	if k == nil || k.Crash == nil {
+		crashpoint.Hit(point)
+		return
+	}
+	k.Crash(point)
 }

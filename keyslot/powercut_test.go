@@ -4,15 +4,12 @@ package keyslot_test
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
-	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/internal/testenv"
 	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/luks"
@@ -21,100 +18,11 @@ import (
 
 const powerCutSize = 32 << 20
 
-// A recorder is a disk of powerCutSize that was zero at first and whose writes the kernel logs in the
+// record makes a disk of powerCutSize that was zero at first and whose writes the kernel logs in the
 // order in which they became durable.
-type recorder struct {
-	path string // of the disk
-	name string // of its device
-	log  string // device that holds the log
-}
-
-func record(t *testing.T) *recorder {
+func record(t *testing.T) *testenv.Recorder {
 	t.Helper()
-	data, log := testenv.Disk(t, 0, powerCutSize), testenv.Disk(t, 1, 10*powerCutSize)
-	f, err := sys.OpenDirect(data, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for off := int64(0); off < powerCutSize; off += 1 << 20 {
-		if _, err := f.WriteAt(make([]byte, 1<<20), off); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r := &recorder{name: "keyslot-recorded", log: log}
-	r.path = testenv.DM(t, r.name, fmt.Sprintf("0 %d log-writes %s %s", powerCutSize/512, data, log))
-	return r
-}
-
-func (r *recorder) dmsetup(t *testing.T, args ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "dmsetup", args...)
-	cmd.Env = append(os.Environ(), "DM_DISABLE_UDEV=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("dmsetup %v: %v: %s", args, err, out)
-	}
-}
-
-// mark puts a note into the log: before it stands exactly what was durable when it was made.
-func (r *recorder) mark(t *testing.T, note string) {
-	t.Helper()
-	r.dmsetup(t, "message", r.name, "0", "mark", note)
-}
-
-// replay calls power with the content of the disk after each durable write, as it would be found after
-// a power cut there, the last note before it, and what that write has changed.
-func (r *recorder) replay(t *testing.T, power func(disk []byte, note string, from, to int64)) (cuts int) {
-	t.Helper()
-	r.dmsetup(t, "remove", "--noudevsync", r.name)
-	log, err := sys.OpenDirect(r.log, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	read := func(off int64, n int) []byte {
-		buf := make([]byte, (n+4095)/4096*4096)
-		if _, err := log.ReadAt(buf, off); err != nil {
-			t.Fatal(err)
-		}
-		return buf[:n]
-	}
-	// The format is that of Linux' drivers/md/dm-log-writes.c.
-	const (
-		magic   = 0x6a736677736872
-		discard = 4
-		mark    = 8
-	)
-	super := read(0, 4096)
-	u64 := func(b []byte, i int) int64 { return int64(binary.LittleEndian.Uint64(b[8*i:])) }
-	unit := int64(binary.LittleEndian.Uint32(super[24:]))
-	if u64(super, 0) != magic || u64(super, 1) != 1 || unit < 512 {
-		t.Fatalf("no log: %x", super[:32])
-	}
-	disk, note := make([]byte, powerCutSize), ""
-	pos := unit
-	for range u64(super, 2) {
-		aligned := pos &^ 4095
-		entry := read(aligned, 8192)[pos-aligned:]
-		sector, count, flags, length := u64(entry, 0), u64(entry, 1), u64(entry, 2), u64(entry, 3)
-		pos += unit
-		switch {
-		case flags&mark != 0:
-			note = string(bytes.TrimRight(entry[32:32+length], "\x00"))
-		case flags&discard != 0:
-			clear(disk[sector*unit:][:count*unit])
-			continue
-		case count == 0: // a bare flush
-			continue
-		default:
-			start := pos &^ 4095
-			copy(disk[sector*unit:][:count*unit], read(start, int(pos-start+count*unit))[pos-start:])
-			pos += count * unit
-		}
-		cuts++
-		power(disk, note, sector*unit, (sector+count)*unit)
-	}
-	return cuts
+	return testenv.Record(t, "keyslot-recorded", make([]byte, powerCutSize))
 }
 
 // A power cut after each durable write of a creation, in the order in which the disk got them: once
@@ -125,22 +33,27 @@ func TestPowerCuts(t *testing.T) {
 	n := newNode(t)
 	none := *n.Keyring
 	none.NoRecovery = true
-	c := luks.At(r.path)
+	c := luks.At(r.Path)
 	do := func(note string, err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.mark(t, note)
+		r.Mark(t, note)
 	}
 	do("agent", keyslot.Format(t.Context(), c, &none, params()))
 	do("both", keyslot.Complete(t.Context(), c, n.Keyring))
 	do("volume", keyslot.SetVolume(c, volumeToken()))
 
 	path := filepath.Join(t.TempDir(), "disk")
-	damaged, blank, before, fresh := 0, 0, "", false
-	cuts := r.replay(t, func(disk []byte, note string, from, to int64) {
+	cuts, damaged, blank, before, fresh := 0, 0, 0, "", false
+	r.Replay(t, func(disk []byte, w testenv.Write) {
+		note, from, to := w.Note, w.From, w.To
 		before = note
+		if from == to && !w.Mark {
+			return // a bare flush
+		}
+		cuts++
 		if note == "" && !bytes.Contains(disk[:8], []byte("LUKS")) && !bytes.Contains(disk[header.DefaultMetadataSize:][:8], []byte("SKUL")) {
 			if blank++; blank > 1 {
 				fresh = false

@@ -25,16 +25,17 @@ func Prove(c Container, slot int, key *secret.Key) error {
 type writer struct {
 	Container
 	syncer *luks.Syncer
+	hit    func(point string)
 }
 
 // write opens the descriptor that tells of failed writes, before the first of them. The caller closes
-// the writer.
-func write(c Container) (*writer, error) {
+// the writer. k may be nil.
+func write(c Container, k *Keyring) (*writer, error) {
 	syncer, err := c.Syncer()
 	if err != nil {
 		return nil, err
 	}
-	return &writer{c, syncer}, nil
+	return &writer{c, syncer, k.hit}, nil
 }
 
 func (w *writer) close() { _ = w.syncer.Close() }

@@ -59,7 +59,7 @@ func recoverWith(ctx context.Context, c Container, k *Keyring, known *secret.Key
 	case len(slots.agent) == 0:
 		return found, ErrNoAgentSlot
 	}
-	w, err := write(c)
+	w, err := write(c, k)
 	if err != nil {
 		return found, err
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/voluks/voluks/internal/kek"
 )
@@ -22,6 +23,25 @@ func (s Slot) WrappedBy(id string) bool {
 		}
 	}
 	return s.KEK.ID == id && id != ""
+}
+
+// formerOf are the keys that will have wrapped earlier slot keys once these agent slots, the newest first, have a successor.
+func formerOf(agent []AgentToken) []kek.Ref {
+	var refs []kek.Ref
+	for _, t := range agent {
+		for _, ref := range slices.Concat(t.History, t.Former) {
+			if !slices.ContainsFunc(refs, ref.SameKey) {
+				refs = append(refs, ref)
+			}
+		}
+	}
+	return refs[:min(len(refs), maxFormer)]
+}
+
+// ExposedTo says whether a key of that ID has ever wrapped any slot key of this volume: who has that key and a copy of the header from its time has
+// the volume key.
+func (s Slot) ExposedTo(id string) bool {
+	return s.WrappedBy(id) || slices.ContainsFunc(s.Former, func(ref kek.Ref) bool { return ref.ID == id })
 }
 
 // NeedsKey says whether the header needs the key ref to be opened by the node: some token is wrapped by
@@ -58,13 +78,18 @@ func (s *Slots) Keys() []kek.Ref {
 
 // Revoke rotates the agent slot if its key was ever wrapped by the key of that ID. The header as it is
 // then does not open with it any more; a copy of the header from before does, since the volume key is the
-// same, and only reencrypting helps against that. It returns nil if there is nothing to do. It can be repeated until it succeeds. Errors are those of Rotate, and
-// ErrStillActive.
+// same, and only reencrypting helps against that. An interrupted rotation is ended first. It returns what
+// was rotated last, nil if nothing was. It can be repeated until it succeeds. Errors are those of Rotate,
+// and ErrStillActive.
 func Revoke(ctx context.Context, c Container, k *Keyring, id string) (*Rotated, error) {
 	if k.KEK.Active.Ref().ID == id {
 		return nil, ErrStillActive
 	}
-	var last *Rotated
+	found, err := recoverWith(ctx, c, k, nil)
+	if err != nil {
+		return nil, fmt.Errorf("revoke a key: %w", err)
+	}
+	last := found.Finished
 	// An interrupted rotation that is finished may have been wrapped by the leaked key too.
 	for range 2 {
 		exposed, err := isExposed(c, id)

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/voluks/voluks/internal/crashpoint"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/luks"
@@ -107,7 +106,7 @@ func rotate(ctx context.Context, c Container, k *Keyring, role string, floor uin
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := p.run(c); err != nil {
+	if err := p.run(c, k); err != nil {
 		return p.clearUp(ctx, c, k, err)
 	}
 	p.receipt.Ended = k.now()
@@ -189,7 +188,7 @@ func plan(ctx context.Context, c Container, k *Keyring, role string, floor uint6
 		return nil, &ProofError{Slot: agent.Slot, By: provers[0], Err: err}
 	}
 	if role == RoleAgent {
-		p.new, err = k.newAgent(ctx, h.UUID, number, generation)
+		p.new, err = k.newAgent(ctx, h.UUID, number, generation, formerOf(slots.agent)...)
 	} else {
 		all := *k
 		all.NoRecovery = false // it is asked for by name
@@ -235,8 +234,8 @@ func (p *rotation) journal(h *header.Header, w *secret.Key, role string, generat
 }
 
 // run does the writes.
-func (p *rotation) run(c Container) error {
-	w, err := write(c)
+func (p *rotation) run(c Container, k *Keyring) error {
+	w, err := write(c, k)
 	if err != nil {
 		return err
 	}
@@ -248,15 +247,15 @@ func (p *rotation) run(c Container) error {
 	if err := w.sync(); err != nil {
 		return err
 	}
-	crashpoint.Hit("rotate.pending")
+	w.hit("rotate.pending")
 	if err := w.AddSlot(p.auth, p.new.slot, p.new.key, luks.KDFRandomKey); err != nil {
 		return err
 	}
-	crashpoint.Hit("rotate.added")
+	w.hit("rotate.added")
 	if err := w.settle(p.new.slot, p.new.key); err != nil {
 		return err
 	}
-	crashpoint.Hit("rotate.proven")
+	w.hit("rotate.proven")
 	if err := w.publish(id, p.new.token); err != nil {
 		return err
 	}
@@ -336,7 +335,7 @@ func (w *writer) publish(id int, token []byte) error {
 	if err := readBack(w, token); err != nil {
 		return err
 	}
-	crashpoint.Hit("rotate.published")
+	w.hit("rotate.published")
 	return nil
 }
 
@@ -345,7 +344,7 @@ func (w *writer) retire(old retiree) error {
 	if err := w.kill(old.slot, old.salt, old.token); err != nil {
 		return err
 	}
-	crashpoint.Hit("rotate.destroyed")
+	w.hit("rotate.destroyed")
 	return w.remove(old.token)
 }
 
@@ -356,12 +355,20 @@ func (w *writer) remove(token int) error {
 	if err := w.sync(); err != nil {
 		return err
 	}
-	crashpoint.Hit("rotate.removed")
+	h, err := w.Header()
+	if err != nil {
+		return err
+	}
+	if _, ok := h.Tokens[token]; ok {
+		return fmt.Errorf("token %d was removed, and is still on the disk", token)
+	}
+	w.hit("rotate.removed")
 	return nil
 }
 
 // kill destroys a slot durably, if it is still the one with that salt, no token but the given one names
-// it, and other slots are left.
+// it, and other slots are left. It is gone then from what the disk has: one that loses writes without a
+// word must not end in a receipt that says more than is true.
 func (w *writer) kill(slot int, salt []byte, token int) error {
 	h, err := w.Header()
 	if err != nil {
@@ -379,5 +386,14 @@ func (w *writer) kill(slot int, salt []byte, token int) error {
 	if err := w.KillSlot(slot); err != nil {
 		return err
 	}
-	return w.sync()
+	if err := w.sync(); err != nil {
+		return err
+	}
+	if h, err = w.Header(); err != nil {
+		return err
+	}
+	if _, ok := h.Keyslots[slot]; ok {
+		return fmt.Errorf("key slot %d was destroyed, and is still on the disk", slot)
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/voluks/voluks/internal/kek/kektest"
+	"github.com/voluks/voluks/internal/testenv"
 	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/luks"
 )
@@ -19,13 +20,13 @@ import (
 func TestPowerCutsOfRotation(t *testing.T) {
 	r := record(t)
 	n := newNode(t)
-	c := luks.At(r.path)
+	c := luks.At(r.Path)
 	do := func(note string, err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.mark(t, note)
+		r.Mark(t, note)
 	}
 	next := kektest.NewMemory("kek-2")
 	k := n.moving(next)
@@ -44,9 +45,10 @@ func TestPowerCutsOfRotation(t *testing.T) {
 	least := map[string]uint64{"ready": 1, "agent": 2, "recovery": 3, "moved": 3, "revoked": 4}
 	undone, finished, cuts := 0, 0, 0
 	last := ""
-	r.replay(t, func(disk []byte, note string, _, _ int64) {
+	r.Replay(t, func(disk []byte, w testenv.Write) {
+		note := w.Note
 		last = note
-		if least[note] == 0 {
+		if w.From == w.To && !w.Mark || least[note] == 0 {
 			return // TestPowerCuts has these
 		}
 		cuts++

@@ -42,6 +42,7 @@ type Slot struct {
 	Created    time.Time
 	KEK        kek.Ref   // of the agent slot: what wraps W
 	History    []kek.Ref // of the agent slot: what ever wrapped W
+	Former     []kek.Ref // of the agent slot: what wrapped earlier slot keys of the volume
 	Recipients []string  // of the recovery slot: fingerprints
 	// Kind says what a slot of others is: the type of the token that names it, such as "systemd-tpm2"
 	// or "clevis", "passphrase" without a token, or KindUnclaimed.
@@ -125,7 +126,7 @@ func (s *Slots) add(h *header.Header, id int, token header.Token, managed map[in
 	var uuid string
 	switch t := decoded.(type) {
 	case AgentToken:
-		uuid, slot = t.UUID, Slot{Number: t.Slot, Managed: true, Role: RoleAgent, Generation: t.Generation, Created: t.Created, KEK: t.KEK, History: t.History}
+		uuid, slot = t.UUID, Slot{Number: t.Slot, Managed: true, Role: RoleAgent, Generation: t.Generation, Created: t.Created, KEK: t.KEK, History: t.History, Former: t.Former}
 	case RecoveryToken:
 		uuid, slot = t.UUID, Slot{Number: t.Slot, Managed: true, Role: RoleRecovery, Generation: t.Generation, Created: t.Created, Recipients: t.Recipients}
 	case VolumeToken:

@@ -43,6 +43,9 @@ type AgentToken struct {
 	// History names every key that has ever wrapped a W of this slot key, KEK included, without
 	// versions: when one of them leaks, the slot key has to be replaced.
 	History []kek.Ref
+	// Former names other keys that have wrapped earlier slot keys of this volume, those of the latest first. None of them opens this header; each of them does
+	// open a copy that was made in its time, and that is all the same a way to the data, since the volume key stays.
+	Former  []kek.Ref
 	Created time.Time // of the slot key; whole seconds, UTC
 }
 
@@ -87,6 +90,7 @@ type (
 		Wrap       []byte    `json:"wrap"`
 		Sealed     []byte    `json:"sealed"`
 		History    []kek.Ref `json:"kek_history"`
+		Former     []kek.Ref `json:"kek_former,omitempty"`
 		Created    string    `json:"created"`
 	}
 	recoveryJSON struct {
@@ -117,7 +121,7 @@ func common(kind, uuid string, slots ...int) commonJSON {
 
 // Encode returns the token as it stands in the header. It refuses what Decode would refuse.
 func (t AgentToken) Encode() ([]byte, error) {
-	return encode(agentJSON{common(TypeAgent, t.UUID, t.Slot), RoleAgent, t.Generation, t.KEK, t.Wrap, t.Sealed, t.History, stamp(t.Created)}, t.validate())
+	return encode(agentJSON{common(TypeAgent, t.UUID, t.Slot), RoleAgent, t.Generation, t.KEK, t.Wrap, t.Sealed, t.History, t.Former, stamp(t.Created)}, t.validate())
 }
 
 // Encode returns the token as it stands in the header. It refuses what Decode would refuse.
@@ -240,7 +244,7 @@ func sameJSON(a, b []byte) bool {
 }
 
 func (j agentJSON) token() (AgentToken, error) {
-	t := AgentToken{UUID: j.UUID, Generation: j.Generation, KEK: j.KEK, Wrap: j.Wrap, Sealed: j.Sealed, History: j.History}
+	t := AgentToken{UUID: j.UUID, Generation: j.Generation, KEK: j.KEK, Wrap: j.Wrap, Sealed: j.Sealed, History: j.History, Former: j.Former}
 	return t, cmp.Or(j.slot(&t.Slot), role(j.Role, RoleAgent), parseStamp(j.Created, &t.Created))
 }
 

@@ -150,6 +150,9 @@ func TestMalformed(t *testing.T) {
 		{agent, `{"provider":"file","id":"16edd27f383085d2"},`, `{"provider":"file","id":"16edd27f383085d2"},{"provider":"file","id":"16edd27f383085d2"},`},
 		{agent, `{"provider":"vault","id":"https://vault:8200/transit/voluks"}]`, `{"provider":"file","id":"x"}]`},
 		{agent, `{"provider":"file","id":"16edd27f383085d2"}`, `{"provider":"file","id":"16edd27f383085d2","version":"1"}`},
+		{agent, `,"created"`, `,"kek_former":[],"created"`},
+		{agent, `,"created"`, `,"kek_former":[{"provider":"file","id":"16edd27f383085d2"}],"created"`},
+		{agent, `,"created"`, `,"kek_former":[{"provider":"file","id":"a","version":"1"}],"created"`},
 		{agent, `"2026-11-22T18:54:07Z"`, `"2026-11-22T18:54:07+01:00"`},
 		{agent, `"2026-11-22T18:54:07Z"`, `"2026-11-22T18:54:07.5Z"`},
 		{agent, `"2026-11-22T18:54:07Z"`, `"1970-01-01T00:00:00Z"`},
@@ -198,6 +201,8 @@ func TestEncodeRefuses(t *testing.T) {
 		func(a *keyslot.AgentToken) { a.Sealed = a.Sealed[:59] },
 		func(a *keyslot.AgentToken) { a.History = nil },
 		func(a *keyslot.AgentToken) { a.KEK.ID = "\xff" },
+		func(a *keyslot.AgentToken) { a.Former = make([]kek.Ref, 33) },
+		func(a *keyslot.AgentToken) { a.Former = a.History[:1] },
 		func(a *keyslot.AgentToken) { a.Created = time.Time{} },
 		func(a *keyslot.AgentToken) { a.Created = created.Add(1) },
 	} {
@@ -233,6 +238,9 @@ func FuzzDecodeToken(f *testing.F) {
 	for _, token := range []interface{ Encode() ([]byte, error) }{agentToken(), recoveryToken(), volumeToken()} {
 		f.Add(encoded(f, token))
 	}
+	former := agentToken()
+	former.Former = []kek.Ref{{Provider: "file", ID: "0123456789abcdef"}}
+	f.Add(encoded(f, former))
 	f.Add([]byte(`{"type":"voluks-agent","v":2}`))
 	f.Add([]byte(`{"type":"voluks-pending","keyslots":[],"v":1}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {

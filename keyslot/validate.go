@@ -20,6 +20,7 @@ import (
 const (
 	maxText    = 512
 	maxHistory = 64
+	maxFormer  = 32 // the oldest are forgotten: a header is small, and rotated keys rarely change their keeper
 	maxOptions = 32
 	armorBegin = "-----BEGIN AGE ENCRYPTED FILE-----\n"
 	armorEnd   = "-----END AGE ENCRYPTED FILE-----\n"
@@ -41,12 +42,15 @@ func (t AgentToken) validate() error {
 		return fmt.Errorf("%d keys in its history", len(t.History))
 	case !slices.ContainsFunc(t.History, t.KEK.SameKey):
 		return errors.New("its key is not in its history")
+	case len(t.Former) > maxFormer:
+		return fmt.Errorf("%d former keys", len(t.Former))
 	}
-	for i, ref := range t.History {
+	all := slices.Concat(t.History, t.Former)
+	for i, ref := range all {
 		if err := ref.Validate(); err != nil {
 			return err
 		}
-		if ref.Version != "" || slices.ContainsFunc(t.History[:i], ref.SameKey) {
+		if ref.Version != "" || slices.ContainsFunc(all[:i], ref.SameKey) {
 			return errors.New("history with versions or repetitions")
 		}
 	}

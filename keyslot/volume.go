@@ -42,7 +42,7 @@ func SetVolume(c Container, v VolumeToken) error {
 	if err := room(h, id, token); err != nil {
 		return fmt.Errorf("describe the volume: %w", err)
 	}
-	w, err := write(c)
+	w, err := write(c, nil)
 	if err != nil {
 		return fmt.Errorf("describe the volume: %w", err)
 	}

@@ -147,7 +147,8 @@ func (b *bulk) note(j *job, receipt volume.KeyReceipt, err error, total int) {
 	b.done++
 	if j.err = err; err != nil {
 		j.Error, j.Code = err.Error(), volume.CodeOf(err)
-	} else {
+	}
+	if err == nil || receipt.Changed() { // of several slots some may have been changed before one failed
 		j.Receipt = &receipt
 	}
 	switch {

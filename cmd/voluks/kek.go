@@ -35,7 +35,9 @@ func kekRotateCommand(e *env) *cli.Command {
 		Description: `Wraps anew, with the active key, what opens the agent slot of each volume
 (all, if none is named). No key slot changes, and mounted volumes stay
 mounted. Each new wrap is unwrapped and opens its slot before it replaces the
-old one. At the end it says which old keys no volume needs any more.
+old one. At the end it says which old keys no volume needs any more, and of
+none that it is not needed while a volume cannot be read. Devices taken by
+"keyslot adopt" are no volumes: nothing is said about them.
 
 First put the new provider or key under [kek], and the old one under
 [[previous]], then:
@@ -55,6 +57,7 @@ type kekRotateResult struct {
 	bulkResult
 	Active   kek.Ref      `json:"active"`
 	Previous []keyVerdict `json:"previous"`
+	Unknown  []string     `json:"unknown"` // volumes of which it cannot be told which keys they need
 }
 
 // keyVerdict says who needs a key.
@@ -85,13 +88,16 @@ func (e *env) kekRotate(ctx context.Context, names []string, parallel int) error
 	if err != nil {
 		return err
 	}
-	result.Previous = verdicts(uses, k.KEK.Active.Ref())
+	result.Previous, result.Unknown = verdicts(uses, k.KEK)
 	if err := e.print(result, func(w io.Writer) {
 		b.table(w)
 		for _, v := range result.Previous {
 			v.text(w)
 		}
-		if len(result.Previous) == 0 {
+		switch {
+		case len(result.Unknown) > 0:
+			fmt.Fprintf(w, "keep every old key: it cannot be told which one is needed by %s\n", strings.Join(result.Unknown, ", "))
+		case len(result.Previous) == 0:
 			fmt.Fprintf(w, "every volume is on %v\n", result.Active)
 		}
 	}); err != nil {
@@ -109,43 +115,47 @@ func (e *env) keys() (*keyslot.Keyring, error) {
 	return keyslot.OpenKeyring(cfg)
 }
 
-// verdicts says of each key but the active one that any volume needs or was once wrapped by, who needs it. While one volume cannot be read, no key is
-// free: it may be the one that needs it.
-func verdicts(uses []volume.KeyUse, active kek.Ref) []keyVerdict {
-	var unknown []string
-	all := []keyVerdict{}
-	at := func(ref kek.Ref) *keyVerdict {
+// verdicts says of each key but the active one that is configured, or that any volume needs or was once wrapped by, who needs it. While one volume cannot
+// be read, no key is free: it may be the one that needs it.
+func verdicts(uses []volume.KeyUse, keys *kek.Set) (all []keyVerdict, unknown []string) {
+	all, unknown = []keyVerdict{}, []string{}
+	add := func(ref kek.Ref, needed ...string) {
+		if ref.ID == "" || ref.SameKey(keys.Active.Ref()) {
+			return
+		}
 		i := slices.IndexFunc(all, func(v keyVerdict) bool { return v.Key.SameKey(ref) })
 		if i < 0 {
 			all = append(all, keyVerdict{Key: kek.Ref{Provider: ref.Provider, ID: ref.ID}, Needed: []string{}})
 			i = len(all) - 1
 		}
-		return &all[i]
+		all[i].Needed = append(all[i].Needed, needed...)
+	}
+	for _, p := range keys.Previous {
+		add(p.Ref())
 	}
 	for _, u := range uses {
-		name := u.Volume
-		if u.Removed {
-			name += " (removed, " + u.UUID + ")"
-		}
 		if u.Err != nil {
-			unknown = append(unknown, name)
+			unknown = append(unknown, nameOf(u))
 		}
 		for _, ref := range u.History {
-			if !ref.SameKey(active) {
-				at(ref)
-			}
+			add(ref)
 		}
 		for _, ref := range u.Keys {
-			if !ref.SameKey(active) {
-				v := at(ref)
-				v.Needed = append(v.Needed, name)
-			}
+			add(ref, nameOf(u))
 		}
 	}
 	for i := range all {
-		all[i].Unknown = append([]string{}, unknown...)
+		all[i].Unknown = unknown
 	}
-	return all
+	return all, unknown
+}
+
+// nameOf tells volumes and tombstones of the same name apart.
+func nameOf(u volume.KeyUse) string {
+	if u.Removed {
+		return u.Volume + " (removed, " + u.UUID + ")"
+	}
+	return u.Volume
 }
 
 func (v keyVerdict) text(w io.Writer) {
@@ -154,8 +164,5 @@ func (v keyVerdict) text(w io.Writer) {
 		fmt.Fprintf(w, "%v is needed by no volume any more\n", v.Key)
 	case len(v.Needed) > 0:
 		fmt.Fprintf(w, "%v is still needed by %s\n", v.Key, strings.Join(v.Needed, ", "))
-	}
-	if len(v.Unknown) > 0 {
-		fmt.Fprintf(w, "%v: keep it, since it cannot be told whether it is needed by %s\n", v.Key, strings.Join(v.Unknown, ", "))
 	}
 }

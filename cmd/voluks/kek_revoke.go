@@ -4,9 +4,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -26,8 +28,8 @@ open. Every volume whose slot key the leaked key has ever wrapped gets a new
 slot key, proven, and older header backups are destroyed. It can be repeated
 until nothing is left.
 
-A copy of an old header and the leaked key still open a volume: those that
-deserve "volume reencrypt" are named at the end.
+A copy of an old header and the leaked key still open a volume: all those that
+deserve "volume reencrypt" are named at the end, also by later runs.
 
    voluks keyslot ls db            shows the ID
    voluks kek revoke 5f0c2e9a11d7b346`,
@@ -50,7 +52,8 @@ type revokeResult struct {
 	ID string `json:"id"`
 	// NotDone are volumes that the key may still open, or whose old header backups may be left.
 	NotDone []string `json:"not_done"`
-	// Reencrypt are volumes that the key could open: a copy of an old header still does with it.
+	// Reencrypt are volumes that the key could open at any time, whichever run of this command has put an end to that: with a copy of the header
+	// from then it still does.
 	Reencrypt []string `json:"reencrypt"`
 }
 
@@ -59,13 +62,13 @@ func (e *env) kekRevoke(ctx context.Context, command, id string, parallel int) e
 	if err != nil {
 		return err
 	}
-	if active := k.KEK.Active.Ref(); active.ID == id {
-		return &usageError{command: command, text: fmt.Sprintf("%v is the active key: put a new one under [kek], and this one under [[previous]]", active)}
-	}
 	m := e.manager(e.quiet(), volume.Defaults{})
 	before, err := m.KeyUses(ctx)
 	if err != nil {
 		return err
+	}
+	if id, err = revocable(id, k.KEK, before); err != nil {
+		return &usageError{command: command, text: err.Error()}
 	}
 	jobs, err := e.jobs(ctx, nil)
 	if err != nil {
@@ -80,15 +83,15 @@ func (e *env) kekRevoke(ctx context.Context, command, id string, parallel int) e
 		return err
 	}
 	result := revokeResult{bulkResult: b.result(), ID: id, NotDone: b.notRevoked(after, id), Reencrypt: []string{}}
-	for _, u := range before {
-		if wrappedBy(u.History, id) {
-			result.Reencrypt = append(result.Reencrypt, u.Volume)
+	for _, u := range slices.Concat(after, before) {
+		if (wrappedBy(u.History, id) || wrappedBy(u.Former, id)) && !slices.Contains(result.Reencrypt, nameOf(u)) {
+			result.Reencrypt = append(result.Reencrypt, nameOf(u))
 		}
 	}
 	if err := e.print(result, func(w io.Writer) {
 		b.table(w)
 		if len(result.NotDone) == 0 {
-			fmt.Fprintf(w, "the key %s opens no volume of this node any more\n", id)
+			fmt.Fprintf(w, "the key %s opens no volume of this node any more: take it out of [[previous]]\n", id)
 		}
 		for _, name := range result.NotDone {
 			fmt.Fprintf(w, "not done: %s\n", name)
@@ -114,7 +117,7 @@ func (b *bulk) notRevoked(after []volume.KeyUse, id string) []string {
 	for _, u := range after {
 		switch {
 		case u.Err != nil:
-			left = append(left, u.Volume+": "+u.Error)
+			left = append(left, nameOf(u)+": "+u.Error)
 		case wrappedBy(u.History, id) && u.Removed:
 			left = append(left, fmt.Sprintf("%s: it was removed; what is left of it lies in removed/%s", u.Volume, u.UUID))
 		case wrappedBy(u.History, id):
@@ -122,11 +125,42 @@ func (b *bulk) notRevoked(after []volume.KeyUse, id string) []string {
 		}
 	}
 	for _, j := range b.jobs {
-		if j.Receipt != nil && j.Receipt.Backups != nil && !j.Receipt.Backups.Complete() {
+		if j.Receipt != nil && (j.Receipt.Backups == nil || !j.Receipt.Backups.Complete()) {
 			left = append(left, j.Volume+": an older header backup could not be destroyed")
 		}
 	}
 	return left
+}
+
+// revocable is the ID that is meant, with or without its provider: of a key that is not the active one and has something to do with this node. A
+// mistyped one must not end with the good news that it opens nothing.
+func revocable(id string, keys *kek.Set, uses []volume.KeyUse) (string, error) {
+	known := []kek.Ref{keys.Active.Ref()}
+	for _, p := range keys.Previous {
+		known = append(known, p.Ref())
+	}
+	for _, u := range uses {
+		known = slices.Concat(known, u.Keys, u.History, u.Former)
+	}
+	var others []string
+	for _, ref := range known {
+		switch name := ref.Provider + ":" + ref.ID; {
+		case ref.ID == "":
+		case ref.ID != id && name != id:
+			if !ref.SameKey(known[0]) && !slices.Contains(others, name) {
+				others = append(others, name)
+			}
+		case ref.ID == known[0].ID:
+			return "", fmt.Errorf("%v is the active key: put a new one under [kek], and this one under [[previous]]", known[0])
+		default:
+			return ref.ID, nil
+		}
+	}
+	text := "no volume of this node was ever wrapped by a key " + quoted(id)
+	if len(others) > 0 {
+		text += "; keys that were: " + strings.Join(others, ", ")
+	}
+	return "", errors.New(text)
 }
 
 func wrappedBy(history []kek.Ref, id string) bool {

@@ -57,6 +57,7 @@ func TestGuestKeys(t *testing.T) {
 	}
 	_, oldID, _ := strings.Cut(n.inspect("db").Slots[1].KEK, ":") // the agent slot is 29 by now
 	n.fails(exitUsage, "kek", "revoke", oldID)
+	n.wants("revoke a key that nobody knows", n.fails(exitUsage, "kek", "revoke", "0123456789abcdef"), "no volume of this node was ever wrapped by a key")
 	if !strings.Contains(string(text), old) {
 		t.Fatalf("the configuration is\n%s", text)
 	}
@@ -71,7 +72,7 @@ func TestGuestKeys(t *testing.T) {
 		t.Errorf("backups %v, before %v", again, first)
 	}
 	var result revokeResult
-	if err := json.Unmarshal([]byte(n.run("--format", "json", "kek", "revoke", oldID)), &result); err != nil || len(result.NotDone) != 0 || len(result.Reencrypt) != 0 {
+	if err := json.Unmarshal([]byte(n.run("--format", "json", "kek", "revoke", oldID)), &result); err != nil || len(result.NotDone) != 0 || strings.Join(result.Reencrypt, " ") != "db logs" || result.Volumes[0].Receipt.Changed() {
 		t.Errorf("again: %+v, %v", result, err)
 	}
 	if err := os.Remove(old); err != nil {

@@ -23,6 +23,8 @@ type Recorder struct {
 type Write struct {
 	From, To int64 // bytes
 	Flush    bool  // a flush came with it or, without bytes, was all there was: what the disk had got before is durable since then
+	FUA      bool  // it is durable itself
+	Mark     bool  // it is no write but a note that was made then
 	Note     string
 }
 
@@ -56,8 +58,8 @@ func (r *Recorder) Mark(t testing.TB, note string) {
 	dmsetup(t, "", "message", r.name, "0", "mark", note)
 }
 
-// Replay ends the recording and calls cut with the content of the device after each write, and that write with the last note before it. The content is cut's
-// to read only.
+// Replay ends the recording and calls cut with the content of the device after each write and each note, and that write with the last note before it. The
+// content is cut's to read only.
 func (r *Recorder) Replay(t testing.TB, cut func(content []byte, w Write)) {
 	t.Helper()
 	dmsetup(t, "", "remove", "--noudevsync", r.name)
@@ -95,13 +97,12 @@ func (r *Recorder) Replay(t testing.TB, cut func(content []byte, w Write)) {
 		switch {
 		case flags&mark != 0:
 			note = string(bytes.TrimRight(entry[32:32+length], "\x00"))
-			continue
 		case flags&discard != 0:
 			clear(now[sector*unit:][:count*unit])
 		default:
 			copy(now[sector*unit:], read(at, count*unit))
 			at += count * unit
 		}
-		cut(now, Write{From: sector * unit, To: (sector + count) * unit, Flush: flags&(flush|fua) != 0, Note: note})
+		cut(now, Write{From: sector * unit, To: (sector + count) * unit, Flush: flags&(flush|fua) != 0, FUA: flags&fua != 0, Mark: flags&mark != 0, Note: note})
 	}
 }

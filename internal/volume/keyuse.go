@@ -13,14 +13,15 @@ import (
 	"github.com/voluks/voluks/luks/header"
 )
 
-// KeyUse says which keys of key providers a volume needs now, and by which its slot key was ever wrapped.
+// KeyUse says which keys of key providers a volume needs now, and by which its slot keys were ever wrapped.
 type KeyUse struct {
 	Volume  string    `json:"volume"`
 	UUID    string    `json:"uuid"`
 	Removed bool      `json:"removed,omitempty"` // a tombstone: it needs its key if it is to be dug up
 	Keys    []kek.Ref `json:"keys"`
 	History []kek.Ref `json:"history"`
-	Err     error     `json:"-"` // why it is not known
+	Former  []kek.Ref `json:"former,omitempty"` // by which earlier slot keys were wrapped
+	Err     error     `json:"-"`                // why it is not known
 	Error   string    `json:"error,omitempty"`
 }
 
@@ -100,6 +101,7 @@ func (m *Manager) keyUse(r *record, image string, use *KeyUse) error {
 	use.Keys = s.Keys()
 	for _, slot := range s.Slots {
 		use.History = append(use.History, slot.History...)
+		use.Former = append(use.Former, slot.Former...)
 	}
 	return err
 }

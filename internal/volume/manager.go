@@ -93,5 +93,11 @@ func (m *Manager) keyring(ctx context.Context) (*keyslot.Keyring, error) {
 	if m.o.Keyring == nil {
 		return nil, &Error{Code: CodeConfig, Err: errors.New("this process has no keys")}
 	}
-	return m.o.Keyring(ctx)
+	k, err := m.o.Keyring(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own := *k
+	own.Crash = m.o.Crash
+	return &own, nil
 }

@@ -36,7 +36,7 @@ type HeaderBackups struct {
 // Store is what backups are taken and restored with.
 func (b HeaderBackups) Store(k *keyslot.Keyring) (*headerbackup.Store, error) {
 	o := headerbackup.Options{
-		Dir: b.Dir, Recipients: k.Recipients, Now: b.Now,
+		Dir: b.Dir, Recipients: k.Recipients, Now: b.Now, Crash: k.Crash,
 		Generation: func(h *header.Header) (uint64, error) {
 			s, err := keyslot.State(h)
 			return s.Generation(), err

@@ -130,18 +130,19 @@ func (m *Manager) changeKeys(ctx context.Context, name, action string, change fu
 		return receipt, errors.Join(err, err2)
 	}
 	m.o.Crash(action + ".recorded")
-	if err != nil {
+	if err != nil && !receipt.Changed() {
 		return receipt, err
 	}
+	// Of several slots the first ones may have been changed before one failed: that is no less true.
 	m.renewBackups(k, path, &receipt)
 	m.o.Crash(action + ".backup")
 	receipt.Ended = m.now().UTC()
 	if receipt.Changed() {
-		if err := m.keepReceipt(&receipt); err != nil {
+		if err := m.keepReceipt(&receipt); err != nil { // the keys are changed all the same
 			receipt.Warnings = append(receipt.Warnings, "the receipt could not be kept: "+err.Error())
 		}
 	}
-	return receipt, nil
+	return receipt, err
 }
 
 // lockReady locks a volume that is complete.

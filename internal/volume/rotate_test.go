@@ -299,6 +299,31 @@ func TestRotateRenewsBackups(t *testing.T) {
 	}
 }
 
+// Of two slots the second one cannot be changed: the first one is all the same, and so its backup is renewed and its receipt kept. F36
+func TestRotateHalf(t *testing.T) {
+	n := volumetest.NewNode(t)
+	create(t, n, "db")
+	b := &backups{report: &headerbackup.Report{}}
+	m := volume.New(volume.Options{
+		Paths: n.Paths, Storage: n.Process().Storage(), Backups: b, Now: n.Now,
+		Keyring: func(context.Context) (*keyslot.Keyring, error) {
+			k := *n.Keyring
+			k.Recipients = nil
+			return &k, nil
+		},
+	})
+	r, err := m.Rotate(t.Context(), "db", keyslot.RoleAgent, keyslot.RoleRecovery)
+	if !errors.Is(err, volume.ErrNoRecovery) || len(r.Rotated) != 1 || !r.Changed() || r.Ended.IsZero() || len(b.renewed) != 1 {
+		t.Errorf("%+v, %v, renewed %v", r, err, b.renewed)
+	}
+	if kept, _ := filepath.Glob(filepath.Join(n.Paths.State, "receipts", r.UUID, "*-rotate.json")); len(kept) != 1 {
+		t.Errorf("receipts %v", kept)
+	}
+	if a, rec, slots := generations(t, n, "db"); a != 2 || rec != 1 || slots != 2 {
+		t.Errorf("the record has generations %d, %d in %d slots", a, rec, slots)
+	}
+}
+
 func TestRotateRefuses(t *testing.T) {
 	n := volumetest.NewNode(t)
 	if _, err := n.Manager().Rotate(t.Context(), "db", keyslot.RoleAgent); !errors.Is(err, volume.ErrNotFound) {

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package keyslot_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/kek/kektest"
+	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/internal/testenv"
+	"github.com/voluks/voluks/keyslot"
+	"github.com/voluks/voluks/luks"
+)
+
+// A loser is a container on a disk that reports some writes as done and forgets them.
+type loser struct {
+	keyslot.Container
+	n        int
+	from, to int  // the writes that are lost, from 1
+	lost     bool // whether any was
+}
+
+func (l *loser) loses() bool {
+	l.n++
+	lost := l.n >= l.from && l.n <= l.to
+	l.lost = l.lost || lost
+	return lost
+}
+
+func (l *loser) AddSlot(auth luks.Auth, slot int, key *secret.Key, kdf luks.KDF) error {
+	if l.loses() {
+		return nil
+	}
+	return l.Container.AddSlot(auth, slot, key, kdf)
+}
+
+func (l *loser) KillSlot(slot int) error {
+	if l.loses() {
+		return nil
+	}
+	return l.Container.KillSlot(slot)
+}
+
+func (l *loser) SetToken(id int, json []byte) (int, error) {
+	if l.loses() {
+		return max(id, 9), nil
+	}
+	return l.Container.SetToken(id, json)
+}
+
+func (l *loser) RemoveToken(id int) error {
+	if l.loses() {
+		return nil
+	}
+	return l.Container.RemoveToken(id)
+}
+
+// keyChange is an operation on the keys of a container, with the keyring that opens it afterwards.
+type keyChange struct {
+	name  string
+	do    func(context.Context, keyslot.Container, *keyslot.Keyring) error
+	check func(s keyslot.Slots) error // of what the operation has promised when it returned nil
+}
+
+func keyChanges(revoked string) []keyChange {
+	rotate := func(role string) func(context.Context, keyslot.Container, *keyslot.Keyring) error {
+		return func(ctx context.Context, c keyslot.Container, k *keyslot.Keyring) error {
+			_, err := keyslot.Rotate(ctx, c, k, role)
+			return err
+		}
+	}
+	any := func(keyslot.Slots) error { return nil }
+	return []keyChange{
+		{"agent", rotate(keyslot.RoleAgent), any},
+		{"recovery", rotate(keyslot.RoleRecovery), any},
+		{"move", func(ctx context.Context, c keyslot.Container, k *keyslot.Keyring) error {
+			_, err := keyslot.Rewrap(ctx, c, k)
+			return err
+		}, func(s keyslot.Slots) error {
+			if s.NeedsKey(kek.Ref{Provider: "memory", ID: revoked}) {
+				return errors.New("it still needs the old key")
+			}
+			return nil
+		}},
+		{"revoke", func(ctx context.Context, c keyslot.Container, k *keyslot.Keyring) error {
+			_, err := keyslot.Revoke(ctx, c, k, revoked)
+			return err
+		}, func(s keyslot.Slots) error {
+			for _, slot := range s.Slots {
+				if slot.WrappedBy(revoked) || slot.Role == keyslot.RoleAgent && !slot.ExposedTo(revoked) {
+					return fmt.Errorf("slot %+v", slot)
+				}
+			}
+			return nil
+		}},
+	}
+}
+
+// tidy checks that the node and the identity open the container, and that it has two slots and three tokens with nothing pending.
+func (n *node) tidy(t testing.TB, c keyslot.Container, k *keyslot.Keyring) error {
+	t.Helper()
+	h, err := c.Header()
+	if err != nil {
+		return err
+	}
+	s, err := keyslot.State(h)
+	if err != nil {
+		return err
+	}
+	if len(h.Keyslots) != 2 || len(h.Tokens) != 3 || s.Interrupted() {
+		return fmt.Errorf("%d slots, %d tokens, interrupted %t", len(h.Keyslots), len(h.Tokens), s.Interrupted())
+	}
+	return n.stillOpens(t, c, k)
+}
+
+func (n *node) stillOpens(t testing.TB, c keyslot.Container, k *keyslot.Keyring) error {
+	t.Helper()
+	if err := opensWith(t, c, k); err != nil {
+		return err
+	}
+	slot, key, err := keyslot.UnlockRecovery(c, n.identities)
+	if err != nil {
+		return err
+	}
+	defer key.Wipe()
+	return keyslot.Prove(c, slot, key)
+}
+
+// lossy does every change with some of its writes lost: lose begins that at write k, one alone or from there on, and the returned function ends it.
+// Whatever the operation says then, the container opens; if it says that all is well, all is; and the next one ends clean. F29 F31
+func lossy(t *testing.T, n *node, c keyslot.Container, lose func(k int, forEver bool) (on keyslot.Container, end func() (lost bool))) (cases, failed int) {
+	first, second := n.provider, kektest.NewMemory("kek-2")
+	for i, change := range keyChanges("kek-1") {
+		for k := 1; ; k++ {
+			more := false
+			for _, forEver := range []bool{false, true} {
+				// kek-1 wraps at first, whatever the case before has done.
+				back := *n.Keyring
+				back.KEK = &kek.Set{Active: first.New(), Previous: []kek.Provider{second.New()}}
+				if _, err := keyslot.Rotate(t.Context(), c, &back, keyslot.RoleAgent); err != nil {
+					t.Fatal(err)
+				}
+				ring := &back
+				if i >= 2 {
+					ring = n.moving(second)
+				}
+				at := fmt.Sprintf("%s, write %d lost, and all later ones %t", change.name, k, forEver)
+				on, end := lose(k, forEver)
+				err := change.do(t.Context(), on, ring)
+				if !end() {
+					continue
+				}
+				more = true
+				cases++
+				if err2 := n.stillOpens(t, c, ring); err2 != nil {
+					t.Errorf("%s: it does not open: %v", at, err2)
+				}
+				if err == nil {
+					if err := errors.Join(n.tidy(t, c, ring), change.check(state(t, c))); err != nil {
+						t.Errorf("%s: it was said that all is well: %v", at, err)
+					}
+				} else {
+					failed++
+				}
+				if err := change.do(t.Context(), c, ring); err != nil {
+					t.Errorf("%s: again: %v", at, err)
+				}
+				if err := errors.Join(n.tidy(t, c, ring), change.check(state(t, c))); err != nil {
+					t.Errorf("%s: again: %v", at, err)
+				}
+				if t.Failed() {
+					return cases, failed
+				}
+			}
+			if !more {
+				break
+			}
+		}
+	}
+	return cases, failed
+}
+
+func TestLostWrites(t *testing.T) {
+	n := newNode(t)
+	start := fakeLab(t)
+	c := n.ready(t, start)
+	cases, failed := lossy(t, n, c, func(k int, forEver bool) (keyslot.Container, func() bool) {
+		l := &loser{Container: c, from: k, to: k}
+		if forEver {
+			l.to = 1 << 30
+		}
+		return l, func() bool { return l.lost }
+	})
+	if cases < 2*16 || failed < 16 {
+		t.Errorf("%d cases, %d failed", cases, failed)
+	}
+}
+
+// The same with a disk that really does it (dm-flakey, drop_writes): what libcryptsetup, its caches and the kernel make of that.
+func TestGuestLostWrites(t *testing.T) {
+	const name = "keyslot-flakey"
+	disk := testenv.Disk(t, 0, powerCutSize)
+	good := fmt.Sprintf("0 %d linear %s 0", powerCutSize/512, disk)
+	bad := fmt.Sprintf("0 %d flakey %s 0 0 3600 1 drop_writes", powerCutSize/512, disk)
+	wipe(t, disk)
+	c := luks.At(testenv.DM(t, name, good))
+	n := newNode(t)
+	if err := errors.Join(keyslot.Format(t.Context(), c, n.Keyring, params()), keyslot.SetVolume(c, newVolume())); err != nil {
+		t.Fatal(err)
+	}
+	cases, failed := lossy(t, n, c, func(k int, forEver bool) (keyslot.Container, func() bool) {
+		s := &switcher{Container: c, from: k, to: k, begin: func() { testenv.DMReload(t, name, bad) }, end: func() { testenv.DMReload(t, name, good) }}
+		if forEver {
+			s.to = 1 << 30
+		}
+		return s, s.stop
+	})
+	t.Logf("%d cases, %d told as failed", cases, failed)
+	if cases < 2*16 || failed < 16 {
+		t.Errorf("%d cases, %d failed", cases, failed)
+	}
+}
+
+// A switcher makes the disk below a container bad before some of its writes.
+type switcher struct {
+	keyslot.Container
+	n, from, to int
+	bad, was    bool
+	begin, end  func()
+}
+
+func (s *switcher) write(do func() error) error {
+	s.n++
+	if !s.bad && s.n >= s.from && s.n <= s.to {
+		s.bad, s.was = true, true
+		s.begin()
+	}
+	err := do()
+	if s.bad && s.n >= s.to {
+		s.bad = false
+		s.end()
+	}
+	return err
+}
+
+// stop ends it, and tells whether any write was lost.
+func (s *switcher) stop() bool {
+	if s.bad {
+		s.bad = false
+		s.end()
+	}
+	return s.was
+}
+
+func (s *switcher) AddSlot(auth luks.Auth, slot int, key *secret.Key, kdf luks.KDF) error {
+	return s.write(func() error { return s.Container.AddSlot(auth, slot, key, kdf) })
+}
+
+func (s *switcher) KillSlot(slot int) error {
+	return s.write(func() error { return s.Container.KillSlot(slot) })
+}
+
+func (s *switcher) SetToken(id int, json []byte) (n int, err error) {
+	err = s.write(func() error { n, err = s.Container.SetToken(id, json); return err })
+	return n, err
+}
+
+func (s *switcher) RemoveToken(id int) error {
+	return s.write(func() error { return s.Container.RemoveToken(id) })
+}
