@@ -65,7 +65,7 @@ func TestRandomPowerCuts(t *testing.T) {
 		if err := change.do(t.Context(), c, k); err != nil {
 			t.Fatal(err)
 		}
-		note := fmt.Sprint(i, " ", change.name)
+		note := fmt.Sprint(i, "-", change.name) // without blanks, for dmsetup
 		r.Mark(t, note)
 		s := state(t, c)
 		promised[note] = s.Generation()

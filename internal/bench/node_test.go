@@ -17,13 +17,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/internal/testenv"
 )
 
 // node is a host with an agent of its own under a temporary root on ext4, and a client of its plugin socket.
 type node struct {
 	root, dir, mnt, key string
+	binary              string
 	agent               *exec.Cmd
 	client              *http.Client
 }
@@ -37,7 +37,7 @@ func newNode(t *testing.T) *node {
 		testenv.Missing(t, "bench", "no VOLUKS_BINARY: run make bench")
 	}
 	disk := testenv.Disk(t, 0, 1<<30)
-	n := &node{dir: t.TempDir()}
+	n := &node{dir: t.TempDir(), binary: binary}
 	n.run(t, "mkfs.ext4", "-q", "-F", disk)
 	n.run(t, "mount", disk, n.dir)
 	t.Cleanup(func() { n.run(t, "umount", n.dir) })
@@ -133,30 +133,6 @@ func (n *node) addSlot(t *testing.T, name, image string) {
 		jq -j '.tokens[] | select(.type == "voluks-recovery") | .age' | age -d -i "$2" > "$3"
 		cryptsetup luksAddKey -q --key-file "$3" --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "$1" "$4"`,
 		"sh", image, filepath.Join(n.dir, "identity"), filepath.Join(n.dir, "recovered"), n.key)
-}
-
-// direct reads the start of a device past the page cache into content, or writes content there.
-func (n *node) direct(t *testing.T, dev string, content []byte, write bool) {
-	t.Helper()
-	const chunk = 1 << 20
-	f, err := sys.OpenDirect(dev, write)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for off := 0; off < len(content) && err == nil; off += chunk {
-		if write {
-			_, err = f.WriteAt(content[off:off+chunk], int64(off))
-		} else {
-			_, err = f.ReadAt(content[off:off+chunk], int64(off))
-		}
-	}
-	if err == nil && write {
-		err = f.Sync()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func median(times []time.Duration) time.Duration {

@@ -36,6 +36,8 @@ type real struct {
 	log   *slog.Logger
 	// recipient is text, for the child.
 	recipient string
+	// active is the number of the master key that wraps, once there are several; see keys.
+	active int
 }
 
 func newReal(t testing.TB) *real {
@@ -67,7 +69,17 @@ func newReal(t testing.TB) *real {
 func (r *real) keyring(context.Context) (*keyslot.Keyring, error) {
 	cfg := config.Default(r.paths)
 	cfg.Recovery = config.Recovery{Recipients: []string{r.recipient}, Confirmed: true}
+	others := []string{r.paths.MasterKey(), r.paths.MasterKey() + ".next"}
+	cfg.KEK.File = &config.File{Path: others[r.active]}
+	if previous := others[1-r.active]; exists(previous) {
+		cfg.Previous = []config.KEK{{Provider: "file", File: &config.File{Path: previous}}}
+	}
 	return keyslot.OpenKeyring(cfg)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 func (r *real) manager() *volume.Manager { return r.managerAt(nil) }
@@ -77,6 +89,7 @@ func (r *real) managerAt(at func(point string)) *volume.Manager {
 	return volume.New(volume.Options{
 		Paths: r.paths, Defaults: realDefaults, Log: r.log, SweepGap: time.Nanosecond, Patience: 200 * time.Millisecond, Crash: at,
 		Storage: volume.NewStorage(volume.StorageOptions{Log: r.log}), Keyring: r.keyring,
+		Backups: volume.HeaderBackups{Dir: filepath.Join(r.paths.State, "backups")},
 	})
 }
 
@@ -209,6 +222,8 @@ func run(t testing.TB, name string, args ...string) string {
 // order is what a child process of a test does: this test binary, started again.
 type order struct {
 	Root, Recipient, Op, Name, Holder string
+	Role, KeyID                       string // of changes of keys
+	Active                            int    // master key
 	Spec                              volume.Spec
 	KillAt                            string // a named point
 }
@@ -225,7 +240,7 @@ func child() {
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		panic(err)
 	}
-	r := &real{root: o.Root, paths: config.PathsUnder(o.Root), recipient: o.Recipient, log: slog.New(slog.DiscardHandler)}
+	r := &real{root: o.Root, paths: config.PathsUnder(o.Root), recipient: o.Recipient, active: o.Active, log: slog.New(slog.DiscardHandler)}
 	m := r.managerAt(func(point string) {
 		if point == o.KillAt {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -244,6 +259,8 @@ func child() {
 		err = m.Unmount(ctx, o.Name, o.Holder)
 	case "remove":
 		err = m.Remove(ctx, o.Name)
+	default:
+		err = o.changeKeys(ctx, m)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -255,7 +272,7 @@ func child() {
 // kill runs an operation in a process of its own, which kills itself at the point. It fails the test if the process does not get there.
 func (r *real) kill(point string, o order) {
 	r.t.Helper()
-	o.Root, o.Recipient, o.KillAt = r.root, r.recipient, point
+	o.Root, o.Recipient, o.Active, o.KillAt = r.root, r.recipient, r.active, point
 	text, err := json.Marshal(o)
 	if err != nil {
 		r.t.Fatal(err)
