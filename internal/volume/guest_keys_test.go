@@ -114,7 +114,7 @@ func (r *real) ordered() error {
 		return fmt.Errorf("%d slots, %d tokens, interrupted %t", len(h.Keyslots), len(h.Tokens), s.Interrupted())
 	}
 	backups, err := filepath.Glob(filepath.Join(r.paths.State, "backups", h.UUID, "*.age*"))
-	if err != nil || len(backups) != 1 || !strings.HasPrefix(filepath.Base(backups[0]), fmt.Sprintf("g%d-", s.Generation())) {
+	if err != nil || len(backups) != 1 || !strings.HasPrefix(filepath.Base(backups[0]), fmt.Sprintf("g%08d-", s.Generation())) {
 		return fmt.Errorf("at generation %d the backups are %v, %w", s.Generation(), backups, err)
 	}
 	return nil
