@@ -3,9 +3,11 @@
 package keyslot_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -560,5 +562,72 @@ func TestPendingToken(t *testing.T) {
 		if _, err := keyslot.Recover(t.Context(), c, n.Keyring); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// F30: a LUKS1 container is not touched, whatever is asked.
+func TestKeysOfLUKS1(t *testing.T) {
+	n := newNode(t)
+	path := image(t)
+	head := append([]byte("LUKS\xba\xbe\x00\x01"), make([]byte, 4088)...)
+	write := func() {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt(head, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	for _, change := range keyChanges("kek-2") {
+		s := &stepper{Container: luks.At(path)}
+		if err := change.do(t.Context(), s, n.Keyring); !errors.Is(err, header.ErrLUKS1) || s.n != 0 {
+			t.Errorf("%s: %d writes, %v", change.name, s.n, err)
+		}
+	}
+	if is, err := os.ReadFile(path); err != nil || !bytes.Equal(is[:len(head)], head) {
+		t.Errorf("the header was changed: %v", err)
+	}
+}
+
+// F34: slot 0 is a slot like any other, and not "none": where it is the last one that is free, the new key goes there, and comes out again.
+func TestRotateThroughSlotZero(t *testing.T) {
+	n := newNode(t)
+	start := fakeLab(t)
+	c := n.ready(t, start)
+	slot, key, err := keyslot.Unlock(t.Context(), c, n.Keyring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer key.Wipe()
+	for number := 29; number > 0; number-- {
+		if err := c.AddSlot(luks.Auth{Slot: slot, Key: key}, number, randomKey(t), luks.KDFRandomKey); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []struct {
+		role     string
+		from, to int
+	}{{keyslot.RoleAgent, 31, 0}, {keyslot.RoleRecovery, 30, 31}, {keyslot.RoleAgent, 0, 30}, {keyslot.RoleRecovery, 31, 0}, {keyslot.RoleAgent, 30, 31}} {
+		r, err := keyslot.Rotate(t.Context(), c, n.Keyring, want.role)
+		if err != nil || r.OldSlot != want.from || r.NewSlot != want.to {
+			t.Fatalf("want %+v, got %+v, %v", want, r, err)
+		}
+		n.opens(t, c)
+		n.recovers(t, c)
+	}
+	if s := state(t, c); len(s.Slots) != 31 || s.Interrupted() {
+		t.Errorf("%d slots, interrupted %t", len(s.Slots), s.Interrupted())
+	}
+	// None is left: nothing is written.
+	if err := c.AddSlot(luks.Auth{Slot: n.opens(t, c), Key: n.keyOf(t, c, keyslot.RoleAgent)}, 30, randomKey(t), luks.KDFRandomKey); err != nil {
+		t.Fatal(err)
+	}
+	p := start()
+	if _, err := keyslot.Rotate(t.Context(), p.c, n.Keyring, keyslot.RoleAgent); !errors.Is(err, keyslot.ErrNoSlot) || p.steps() != 0 {
+		t.Errorf("no slot: %d writes, %v", p.steps(), err)
 	}
 }

@@ -106,6 +106,34 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// F30: nothing changes a slot in place, which leaves a moment without either key: neither a call of libcryptsetup or its binding nor a command.
+func TestNoKeyIsChangedInPlace(t *testing.T) {
+	forbidden := []string{"crypt_keyslot_change_by", "KeyslotChangeBy", "luksChangeKey"}
+	files := 0
+	for _, dir := range []string{"cmd", "dockerplugin", "internal", "keyslot", "luks", "systemd"} {
+		err := filepath.WalkDir(filepath.Join("../..", dir), func(path string, d fs.DirEntry, err error) error {
+			ext := filepath.Ext(path)
+			if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") || ext != ".go" && ext != ".c" && ext != ".h" {
+				return err
+			}
+			files++
+			source, err := os.ReadFile(path)
+			for _, name := range forbidden {
+				if strings.Contains(string(source), name) {
+					t.Errorf("%s has %s", path, name)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files < 200 {
+		t.Errorf("only %d files were read", files)
+	}
+}
+
 func checkConfined(t *testing.T, path, dir, imported string, test bool) {
 	for _, rule := range confined {
 		if !under(imported, rule.imports) {
