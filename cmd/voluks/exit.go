@@ -85,6 +85,7 @@ var exitsOf = map[string][]int{
 	"voluks keyslot ls":      {exitNotFound},
 	"voluks keyslot rotate":  {exitNotFound, exitInUse, exitLocked, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 	"voluks kek rotate":      {exitNotFound, exitInUse, exitLocked, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
+	"voluks kek ls":          {exitConfig},
 	"voluks kek revoke":      {exitInUse, exitLocked, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 
 	"voluks header backup":  {exitNotFound, exitInUse, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
