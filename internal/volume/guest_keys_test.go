@@ -273,9 +273,9 @@ func TestGuestRotateUnderIO(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(path, "still"), still, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"--name=busy", "--directory=" + path, "--rw=randrw", "--bs=4k", "--size=8M", "--ioengine=psync", "--direct=1", "--fsync=32",
-		"--verify=crc32c", "--verify_fatal=1", "--randseed=7"}
-	fio := exec.CommandContext(t.Context(), "fio", append(args, "--loops=4", "--do_verify=1")...)
+	args := []string{"--name=busy", "--directory=" + path, "--rw=randwrite", "--bs=4k", "--size=16M", "--ioengine=psync", "--direct=1", "--fsync=32",
+		"--verify=crc32c", "--verify_header_seed=0", "--verify_fatal=1", "--verify_state_save=0", "--randseed=7", "--rate_iops=600"}
+	fio := exec.CommandContext(t.Context(), "fio", append(args, "--do_verify=1")...)
 	var out bytes.Buffer
 	fio.Stdout, fio.Stderr = &out, &out
 	if err := fio.Start(); err != nil {
@@ -284,15 +284,13 @@ func TestGuestRotateUnderIO(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- fio.Wait() }()
 	rotations := 0
-	for running := true; running || rotations < 4; {
+	for running := true; running; {
 		select {
 		case err := <-ended:
-			if err != nil {
-				t.Fatalf("fio, after %d rotations: %v\n%s", rotations, err, out.String())
-			}
 			running = false
-			if rotations < 4 {
-				t.Fatalf("fio ended after %d rotations", rotations)
+			if err != nil || rotations < 4 {
+				r.unmount("db", "a")
+				t.Fatalf("fio ended after %d rotations: %v\n%s", rotations, err, out.String())
 			}
 			continue
 		default:
