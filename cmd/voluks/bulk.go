@@ -24,6 +24,7 @@ type bulk struct {
 	jobs     []job
 	parallel int
 	verb     string // "rotated"
+	again    string // the command that does what an interrupted one has left
 
 	mu   sync.Mutex
 	done int
@@ -208,7 +209,7 @@ func (b *bulk) table(w io.Writer) {
 
 // err is nil if every job went well.
 func (b *bulk) err(ctx context.Context) error {
-	failed := &bulkError{total: len(b.jobs)}
+	failed := &bulkError{total: len(b.jobs), again: b.again}
 	for _, j := range b.jobs {
 		if j.err != nil {
 			failed.failed++
@@ -232,6 +233,7 @@ func (b *bulk) err(ctx context.Context) error {
 type bulkError struct {
 	failed, total int
 	first         error
+	again         string
 }
 
 func (e *bulkError) Error() string {

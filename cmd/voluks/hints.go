@@ -28,10 +28,14 @@ func hint(err error) []string {
 		cfg     *config.Error
 		key     *file.KeyFileError
 		vol     *volume.Error
+		stopped *interruptedError
+		bulk    *bulkError
 	)
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &stopped) && errors.As(err, &bulk) && bulk.again != "":
+		return []string{"go on with those that are left: " + bulk.again}
 	case errors.As(err, &usage):
 		return []string{usage.command + " --help"}
 	case errors.As(err, &refused):

@@ -79,7 +79,7 @@ func (e *env) kekRotate(ctx context.Context, names []string, parallel int) error
 	if err != nil {
 		return err
 	}
-	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "moved"}
+	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "moved", again: "voluks kek rotate"}
 	b.run(ctx, func(ctx context.Context, c *worker.Client, name string) (volume.KeyReceipt, error) {
 		return c.Rewrap(ctx, name)
 	})

@@ -74,7 +74,7 @@ func (e *env) kekRevoke(ctx context.Context, command, id string, parallel int) e
 	if err != nil {
 		return err
 	}
-	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "rotated"}
+	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "rotated", again: "voluks kek revoke " + shellQuote(id)}
 	b.run(ctx, func(ctx context.Context, c *worker.Client, name string) (volume.KeyReceipt, error) {
 		return c.Revoke(ctx, name, id)
 	})

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -74,7 +75,11 @@ func (e *env) keyslotRotate(ctx context.Context, names, roles []string, older ti
 			jobs[i].Skipped = "would be rotated"
 		}
 	}
-	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "rotated"}
+	again := "voluks keyslot rotate --older-than 1h --all"
+	if len(names) > 0 {
+		again = "voluks keyslot rotate --older-than 1h " + strings.Join(names, " ")
+	}
+	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "rotated", again: again}
 	b.run(ctx, func(ctx context.Context, c *worker.Client, name string) (volume.KeyReceipt, error) {
 		return c.Rotate(ctx, name, roles...)
 	})
