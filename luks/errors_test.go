@@ -106,7 +106,7 @@ func TestEmptyAndShortKeys(t *testing.T) {
 	}
 	wantError(t, c.AddSlot(auth, 1, short, KDFRandomKey), ErrKeyLength)
 	wantError(t, At(image(t)).Format(params(short)), ErrKeyLength)
-	if err := c.AddSlot(auth, 1, key, KDF(9)); err == nil {
+	if err := c.AddSlot(auth, 1, key, KDF{Type: "pbkdf2", Hash: "sha1", Iterations: 1}); err == nil {
 		t.Error("an unknown derivation is taken")
 	}
 	if n := len(mustHeader(t, c).Keyslots); n != 1 {

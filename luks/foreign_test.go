@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/voluks/voluks/internal/secret"
@@ -82,6 +83,26 @@ func TestDerivations(t *testing.T) {
 	h := mustHeader(t, c)
 	if k := h.Keyslots[1].KDF; k.Type != "argon2id" || k.Time != 4 || k.Memory != 32768 || k.CPUs != 1 || !KDFPassphrase.made(h.Keyslots[1]) || KDFRandomKey.made(h.Keyslots[1]) {
 		t.Errorf("slot 1: %+v", k)
+	}
+	// A successor costs no less, and no less than today's minimum either.
+	want := KDF{Type: "argon2id", Time: 4, Memory: 65536, CPUs: 1}
+	if got := AtLeast(h.Keyslots[1].KDF); got != want || want.made(h.Keyslots[1]) {
+		t.Errorf("successor of slot 1: %+v", got)
+	}
+	if got := AtLeast(header.KDF{Type: "argon2i", Time: 7, Memory: 1 << 20, CPUs: 4}); got != (KDF{Type: "argon2id", Time: 7, Memory: 1 << 20, CPUs: 4}) {
+		t.Errorf("successor of a costly slot: %+v", got)
+	}
+	if got := AtLeast(h.Keyslots[2].KDF); got != KDFPassphrase {
+		t.Errorf("successor of slot 2: %+v", got)
+	}
+	must(t, c.AddSlot(Auth{agent, key}, 3, keyOf(t, "another passphrase"), want))
+	if k := mustHeader(t, c).Keyslots[3].KDF; k.Type != "argon2id" || k.Time != 4 || k.Memory != 65536 || k.CPUs != 1 {
+		t.Errorf("slot 3: %+v", k)
+	}
+	for _, bad := range []KDF{{}, {Type: "argon2id", Time: 4}, {Type: "argon2id", Time: 4, Memory: 65536}, {Type: "pbkdf2", Hash: "sha256", Iterations: 1000}} {
+		if err := c.AddSlot(Auth{agent, key}, 4, key, bad); !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("%+v: %v", bad, err)
+		}
 	}
 	if k := h.Keyslots[2].KDF; k.Type != "pbkdf2" || k.Hash != "sha256" || k.Iterations != 1000 || KDFPassphrase.made(h.Keyslots[2]) {
 		t.Errorf("slot 2: %+v", k)

@@ -86,6 +86,26 @@ func addSlot(d *cryptsetup.Device, slot int, volumeKey, key *secret.Key, kdf cry
 	return d.AddSlot(slot, vk, key.Bytes(), kdf)
 }
 
+// KillLastSlot is KillSlot for the only slot that there is: whatever the device holds is lost for good, but for backups of its header. ErrNoSlot, and
+// ErrSlotOccupied if there are others.
+func (c *Container) KillLastSlot(slot int) error {
+	op := fmt.Sprintf("kill the last slot %d", slot)
+	h, err := c.inspect(op)
+	if err != nil {
+		return err
+	}
+	if err := c.exists(op, h, slot); err != nil {
+		return err
+	}
+	if len(h.Keyslots) != 1 {
+		return &Error{Op: op, Object: c.path, Errno: syscall.EEXIST, kind: ErrSlotOccupied}
+	}
+	if err := c.load(op, nil, func(d *cryptsetup.Device) error { return d.DestroySlot(slot) }); err != nil {
+		return err
+	}
+	return c.changed(op, func(after *header.Header) bool { return len(after.Keyslots) == 0 })
+}
+
 // KillSlot overwrites the key material of a slot and takes the slot out of the metadata, and out of tokens that name it. Whether another slot opens, and who
 // needs this one, is for the caller to know. Nothing is synced. ErrNoSlot, ErrLastSlot: nothing was written.
 func (c *Container) KillSlot(slot int) error {

@@ -140,10 +140,7 @@ func (b *box) Format(p luks.FormatParams) error {
 }
 
 func (c *container) add(number int, key *secret.Key, kdf luks.KDF) {
-	s := slot{key: sha256.Sum256(key.Bytes()), salt: make([]byte, 32), kdf: "pbkdf2"}
-	if kdf == luks.KDFPassphrase {
-		s.kdf = "argon2id"
-	}
+	s := slot{key: sha256.Sum256(key.Bytes()), salt: make([]byte, 32), kdf: kdf.Type}
 	rand.Read(s.salt)
 	c.slots[number] = s
 	c.epoch++
