@@ -91,7 +91,7 @@ func adopt(ctx context.Context, c Container, k *Keyring, auth luks.Auth) (Adopte
 	if err := runAdoption(c, k, auth, agent, pending); err != nil {
 		return Adopted{}, clearAdoption(ctx, c, k, err)
 	}
-	return Adopted{h.UUID, number, true}, compareSlots(c, h)
+	return Adopted{h.UUID, number, true}, compareSlots(c, h, -1)
 }
 
 // preferrer is a container that others can be made to try one slot first of. An adoption that was interrupted goes without: it is slower then.
@@ -200,13 +200,16 @@ func resumeAdoption(ctx context.Context, c Container, k *Keyring, h *header.Head
 	return Adopted{Slot: -1}, w.remove(id)
 }
 
-// compareSlots checks that the slots that were there are as they were (F31 F35).
-func compareSlots(c Container, before *header.Header) error {
+// compareSlots checks that the slots that were there, but one, are as they were (F31 F35).
+func compareSlots(c Container, before *header.Header, but int) error {
 	h, err := c.Header()
 	if err != nil {
 		return err
 	}
 	for number, was := range before.Keyslots {
+		if number == but {
+			continue
+		}
 		if is, ok := h.Keyslots[number]; !ok || !slices.Equal(is.KDF.Salt, was.KDF.Salt) {
 			return fmt.Errorf("key slot %d, which this does not concern, has changed meanwhile", number)
 		}

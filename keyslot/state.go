@@ -56,6 +56,11 @@ const KindUnclaimed = "unclaimed"
 // KindPending is the new slot of a rotation that has not ended.
 const KindPending = "pending"
 
+// Managed says whether voluks made any of the slots.
+func (s *Slots) Managed() bool {
+	return slices.ContainsFunc(s.Slots, func(s Slot) bool { return s.Managed })
+}
+
 // Managed says whether the header has any token of voluks, whether or not it can be understood. Such a
 // container may hold data, and is never formatted.
 func Managed(h *header.Header) bool {
