@@ -17,8 +17,10 @@ import (
 // interactive tells whether a person sits at both ends.
 func (e *env) interactive() bool {
 	out, ok := e.stdout.(*os.File)
-	return !e.json && ok && term.IsTerminal(int(e.stdin.Fd())) && term.IsTerminal(int(out.Fd()))
+	return !e.json && ok && isTerminal(e.stdin) && isTerminal(out)
 }
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 // ask shows a question and returns the line that was typed, without its end. An end of input is an empty line. It returns early when ctx ends.
 func (e *env) ask(ctx context.Context, question string) (string, error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek/file"
+	"github.com/voluks/voluks/internal/passphrase"
 	"github.com/voluks/voluks/internal/volume"
 )
 
@@ -82,7 +83,10 @@ var exitsOf = map[string][]int{
 	"voluks keyslot adopt":   {exitNotFound, exitLocked, exitRefused, exitConfig, exitInterrupted},
 	"voluks boot crypttab":   {exitNotFound, exitConfig},
 	"voluks boot key":        {exitConfig},
-	"voluks keyslot ls":      {exitNotFound},
+	"voluks keyslot ls":      {exitNotFound, exitDamaged},
+	"voluks keyslot add":     {exitNotFound, exitInUse, exitLocked, exitRefused, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
+	"voluks keyslot rm":      {exitNotFound, exitInUse, exitLocked, exitRefused, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
+	"voluks keyslot test":    {exitNotFound, exitInUse, exitLocked, exitRefused, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 	"voluks keyslot rotate":  {exitNotFound, exitInUse, exitLocked, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 	"voluks kek rotate":      {exitNotFound, exitInUse, exitLocked, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 	"voluks kek ls":          {exitConfig},
@@ -181,13 +185,15 @@ func exitCode(err error) int {
 	var key *file.KeyFileError
 	var unwell *unwellError
 	var backups *backupsError
+	var luks1 *luks1Error
+	var weak *passphrase.WeakError
 	var share *shareError
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &interrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &usage), errors.As(err, &share):
+	case errors.As(err, &usage), errors.As(err, &share), errors.As(err, &weak), errors.As(err, &luks1), errors.Is(err, errNotTheSame):
 		return exitUsage
 	case errors.As(err, &refused):
 		return exitRefused

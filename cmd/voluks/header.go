@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/voluks/voluks/internal/atomicfile"
 	"github.com/voluks/voluks/internal/headerbackup"
 	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/volume"
@@ -58,7 +56,10 @@ func (e *env) target(ctx context.Context, arg string) (target, error) {
 		if t.header, t.err = t.device.Header(); t.err == nil {
 			t.uuid = t.header.UUID
 		}
-		if errors.Is(t.err, fs.ErrNotExist) || errors.Is(t.err, header.ErrLUKS1) {
+		if errors.Is(t.err, header.ErrLUKS1) {
+			return t, &luks1Error{arg}
+		}
+		if errors.Is(t.err, fs.ErrNotExist) {
 			return t, deviceError("read", arg, t.err)
 		}
 		return t, e.notOurs(ctx, t)
@@ -68,13 +69,18 @@ func (e *env) target(ctx context.Context, arg string) (target, error) {
 		t.volume, t.uuid = info.Name, info.UUID
 		return t, nil
 	}
-	b, err2 := atomicfile.Read(e.adoptedFile(arg), 1<<16)
-	var adopted adoptedDevice
-	if err2 == nil && json.Unmarshal(b, &adopted) == nil {
+	if adopted, err := e.adopted(arg); err == nil {
 		t.uuid = adopted.UUID
 		return t, nil
 	}
 	return t, err
+}
+
+// luks1Error is a device in the old format, which has no room for tokens, and whose slots cannot be changed without a moment in which none is good. F30
+type luks1Error struct{ device string }
+
+func (e *luks1Error) Error() string {
+	return e.device + " is LUKS1; voluks handles LUKS2 alone"
 }
 
 // notOurs refuses the path of a volume of this node: whoever names the volume gets its lock, and its one door.
@@ -106,14 +112,14 @@ func deviceError(op, device string, err error) error {
 	var strict *header.StrictError
 	code := volume.CodeOf(err)
 	switch {
-	case err == nil, code != volume.CodeInternal:
+	case err == nil, code != volume.CodeInternal, exitCode(err) != exitFailure:
 		return err
 	case errors.Is(err, header.ErrNotLUKS), errors.Is(err, header.ErrLUKS1), errors.As(err, &strict), errors.Is(err, headerbackup.ErrOther), errors.Is(err, luks.ErrKeyLength),
-		errors.Is(err, luks.ErrSlotOccupied), errors.Is(err, luks.ErrNoSlot):
+		errors.Is(err, luks.ErrSlotOccupied), errors.Is(err, luks.ErrLastSlot), errors.Is(err, keyslot.ErrManaged):
 		code = volume.CodeInvalid
 	case errors.Is(err, luks.ErrWrongKey), errors.Is(err, recovery.ErrWrongIdentity):
 		code = volume.CodeLocked
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, headerbackup.ErrNone):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, headerbackup.ErrNone), errors.Is(err, luks.ErrNoSlot):
 		code = volume.CodeNotFound
 	case errors.Is(err, luks.ErrBusy):
 		code = volume.CodeBusy

@@ -14,6 +14,8 @@ import (
 	"github.com/voluks/voluks/internal/filesystem"
 	"github.com/voluks/voluks/internal/kek/file"
 	"github.com/voluks/voluks/internal/volume"
+	"github.com/voluks/voluks/keyslot"
+	"github.com/voluks/voluks/luks"
 )
 
 // hint says what a person can do about an error, with a command that can be run as it stands where there is one. It is the only place that
@@ -30,6 +32,7 @@ func hint(err error) []string {
 		vol     *volume.Error
 		stopped *interruptedError
 		bulk    *bulkError
+		luks1   *luks1Error
 	)
 	switch {
 	case err == nil:
@@ -57,6 +60,13 @@ func hint(err error) []string {
 		return keyFileHint(key)
 	case errors.Is(err, fs.ErrPermission):
 		return []string{"voluks manages devices and keys, and so must run as root: sudo voluks ..."}
+	case errors.As(err, &luks1):
+		return []string{"keep a copy of its header: cryptsetup luksHeaderBackup --header-backup-file FILE " + shellQuote(luks1.device),
+			"then convert it while it is closed: cryptsetup convert --type luks2 " + shellQuote(luks1.device)}
+	case errors.Is(err, luks.ErrLastSlot):
+		return []string{"add another key first: voluks keyslot add DEVICE", "to destroy all data with it: --last-slot"}
+	case errors.Is(err, keyslot.ErrManaged):
+		return []string{"slots of systemd: systemd-cryptenroll --wipe-slot=N DEVICE", "slots of clevis: clevis luks unbind -d DEVICE -s N", "slots of voluks: voluks keyslot rotate NAME"}
 	case errors.As(err, &vol):
 		return volumeHint(vol)
 	}

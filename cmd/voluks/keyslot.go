@@ -19,25 +19,33 @@ func keyslotCommand(e *env) *cli.Command {
 		Usage: "the keys that open a volume",
 		Description: `Each volume has two key slots of voluks: agent, which this node opens
 through its key provider, and recovery, which only the offline recovery
-identity opens. Slots of others (a passphrase, systemd, clevis) are shown
-and never touched.`,
-		Subcommands: []*cli.Command{keyslotLsCommand(e), keyslotRotateCommand(e), keyslotAdoptCommand(e)},
+identity opens. Slots of others (a passphrase, systemd, clevis) are shown,
+and touched only when one is named.
+
+A device or an image is named by a path with a slash in it, ./image for
+example; any other word is the name of a volume.`,
+		Subcommands: []*cli.Command{keyslotLsCommand(e), keyslotRotateCommand(e), keyslotAddCommand(e), keyslotRmCommand(e), keyslotTestCommand(e), keyslotAdoptCommand(e)},
 	}
 }
 
 func keyslotLsCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:      "ls",
-		Usage:     "list the key slots of a volume",
-		ArgsUsage: "NAME",
+		Usage:     "list the key slots of a volume or LUKS2 device",
+		ArgsUsage: "NAME|DEVICE",
 		Description: `Lists the key slots of a volume as of the last operation that read its
-header: whom they are for, which key wraps them, and how old they are.
+header: whom they are for, which key wraps them, and how old they are. Of a
+device or image it reads the header now.
 
-   voluks keyslot ls db`,
+   voluks keyslot ls db
+   voluks keyslot ls /dev/sdb1`,
 		Action: func(c *cli.Context) error {
-			args, err := arguments(c, "NAME")
+			args, err := arguments(c, "NAME|DEVICE")
 			if err != nil {
 				return err
+			}
+			if isPath(args[0]) {
+				return e.deviceSlots(c.Context, args[0])
 			}
 			return e.keyslotLs(c.Context, args[0])
 		},

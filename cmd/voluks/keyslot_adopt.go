@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -111,7 +110,7 @@ func (e *env) keyslotAdopt(ctx context.Context, device, name, keyFile string, sl
 	}
 	auth := luks.Auth{}
 	if !slices.ContainsFunc(slots.Slots, func(s keyslot.Slot) bool { return s.Managed && s.Role == keyslot.RoleAgent }) {
-		if auth, err = e.presentKey(ctx, c, h, keyFile, slot); err != nil {
+		if auth, err = e.authorize(ctx, c, &keyslot.Keyring{}, keyInput{keyFile, -1, slot}, device, -1); err != nil {
 			return adoptError(device, err)
 		}
 		defer auth.Key.Wipe()
@@ -148,7 +147,9 @@ func adoptError(device string, err error) error {
 	code := volume.CodeInternal
 	var strict *header.StrictError
 	switch {
-	case errors.Is(err, header.ErrNotLUKS), errors.Is(err, header.ErrLUKS1), errors.As(err, &strict):
+	case errors.Is(err, header.ErrLUKS1):
+		return &luks1Error{device}
+	case errors.Is(err, header.ErrNotLUKS), errors.As(err, &strict):
 		code = volume.CodeInvalid
 	case errors.Is(err, luks.ErrWrongKey), errors.Is(err, luks.ErrNoSlot):
 		code = volume.CodeLocked
@@ -158,35 +159,6 @@ func adoptError(device string, err error) error {
 		return fmt.Errorf("adopt %s: %w", device, err)
 	}
 	return &volume.Error{Code: code, Op: "adopt " + device, Err: err}
-}
-
-// presentKey gets a key of the container and finds the slot that it opens. The caller wipes it.
-func (e *env) presentKey(ctx context.Context, c *luks.Container, h *header.Header, keyFile string, slot int) (auth luks.Auth, err error) {
-	if keyFile != "" {
-		auth.Key, err = secretFile(keyFile)
-	} else {
-		auth.Key, err = e.passphrase(ctx, "A passphrase that opens "+c.Path()+" now: ")
-	}
-	if err != nil {
-		return auth, err
-	}
-	defer func() {
-		if err != nil {
-			auth.Key.Wipe()
-		}
-	}()
-	candidates := slices.Sorted(maps.Keys(h.Keyslots))
-	if slot >= 0 {
-		candidates = []int{slot}
-	}
-	err = luks.ErrNoSlot
-	for _, n := range candidates {
-		auth.Slot = n
-		if err = c.TestSlot(n, auth.Key); err == nil || !errors.Is(err, luks.ErrWrongKey) {
-			return auth, err
-		}
-	}
-	return auth, err
 }
 
 // passphrase asks for one without showing it. A signal leaves the terminal as it was.

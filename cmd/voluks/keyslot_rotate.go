@@ -21,7 +21,7 @@ func keyslotRotateCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:      "rotate",
 		Usage:     "give volumes new slot keys",
-		ArgsUsage: "NAME...",
+		ArgsUsage: "NAME...|DEVICE",
 		Description: `Makes a new random key in a new key slot, proves with two independent
 implementations that it opens the volume, and only then destroys the old
 slot. Mounted volumes stay mounted. Nothing of the data is rewritten; what a
@@ -30,14 +30,32 @@ leaked volume key needs is "volume reencrypt".
 A rotation that was interrupted is continued by the next one. One volume that
 fails keeps no other. Receipts are kept below /var/lib/voluks/receipts.
 
+Of another LUKS2 device or image, named by its path, it is the passphrase or
+key file of one slot that gets a successor, in the same order and with the
+same proof. Both are asked for, unless they come from files or descriptors.
+
    voluks keyslot rotate db
-   voluks keyslot rotate --all --older-than 90d --parallel 4`,
-		Flags: append(bulkFlags(),
+   voluks keyslot rotate --all --older-than 90d --parallel 4
+   voluks keyslot rotate /dev/sdb1`,
+		Flags: append(append(append(bulkFlags(), presentFlags()...), newFlags()...),
 			&cli.StringFlag{Name: "older-than", Usage: "only keys that are older than `AGE`, such as 90d"},
 			&cli.StringFlag{Name: "role", Value: keyslot.RoleAgent, Usage: "`ROLE` of the slot: agent, recovery or all"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only tell which volumes it would be", DisableDefaultText: true},
 		),
 		Action: func(c *cli.Context) error {
+			if device, err := devices(c); err != nil {
+				return err
+			} else if device != nil {
+				present, err := presentInput(c)
+				if err != nil {
+					return err
+				}
+				next, err := newInput(c, -1)
+				if err != nil {
+					return err
+				}
+				return e.replaceKey(c.Context, device[0], present, next)
+			}
 			names, err := e.bulkNames(c)
 			if err != nil {
 				return err

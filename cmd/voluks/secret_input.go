@@ -32,7 +32,7 @@ func readSecret(r io.Reader) (*secret.Key, error) {
 	case err == nil:
 		return nil, fmt.Errorf("more than %d bytes", maxSecret)
 	case n == 0 && errors.Is(err, io.EOF):
-		return nil, errors.New("it is empty")
+		return nil, errEmpty
 	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, err
 	}
@@ -135,7 +135,10 @@ func (e *env) identity(ctx context.Context, path string) (*secret.Key, error) {
 	return secretFile(path)
 }
 
-var errNothingTyped = errors.New("nothing was typed")
+var (
+	errNothingTyped = errors.New("nothing was typed")
+	errEmpty        = errors.New("it is empty")
+)
 
 // shares reads shares from files or, without any, from a person: so many as given, or with 0 as many as the first one says. The caller wipes them, also with
 // an error.
