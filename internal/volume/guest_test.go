@@ -241,12 +241,13 @@ func child() {
 		panic(err)
 	}
 	r := &real{root: o.Root, paths: config.PathsUnder(o.Root), recipient: o.Recipient, active: o.Active, log: slog.New(slog.DiscardHandler)}
-	m := r.managerAt(func(point string) {
+	at := func(point string) {
 		if point == o.KillAt {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
-	})
+	}
+	m := r.managerAt(at)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var err error
@@ -259,6 +260,8 @@ func child() {
 		err = m.Unmount(ctx, o.Name, o.Holder)
 	case "remove":
 		err = m.Remove(ctx, o.Name)
+	case "restore":
+		err = r.restore(ctx, r.restorer(at), o.Name)
 	default:
 		err = o.changeKeys(ctx, m)
 	}
