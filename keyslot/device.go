@@ -79,7 +79,7 @@ func replaceKey(ctx context.Context, c Container, auth luks.Auth, key *secret.Ke
 	switch {
 	case !ok:
 		return nil, luks.ErrNoSlot
-	case named(h, auth.Slot):
+	case claimed(h, auth.Slot):
 		return nil, ErrManaged
 	case auth.Key.Equal(key):
 		return nil, errors.New("the new key is the old one")
@@ -210,7 +210,7 @@ func removeKey(ctx context.Context, c Container, number int, other *luks.Auth, l
 	switch {
 	case !ok:
 		return luks.ErrNoSlot
-	case named(h, number):
+	case claimed(h, number):
 		return ErrManaged
 	case len(h.Keyslots) == 1:
 		k, ok := c.(lastKiller)
@@ -250,7 +250,13 @@ func removeKey(ctx context.Context, c Container, number int, other *luks.Auth, l
 // Removable says whether RemoveKey would take a slot away, given a key of another one.
 func Removable(h *header.Header, number int) bool {
 	_, ok := h.Keyslots[number]
-	return ok && !named(h, number) && len(h.Keyslots) > 1
+	return ok && !claimed(h, number) && len(h.Keyslots) > 1
+}
+
+// claimed says whether a slot is somebody's by a token: one that names it, or the journal of a rotation that has not ended.
+func claimed(h *header.Header, number int) bool {
+	slots, _ := State(h)
+	return named(h, number) || slots.Pending.made(number, h.Keyslots[number])
 }
 
 // Opens finds the slot that a key opens, among those that no token of voluks names and but the one given; negative: all. luks.ErrWrongKey if there is

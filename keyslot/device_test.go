@@ -136,6 +136,28 @@ func TestRemoveKey(t *testing.T) {
 		if got := slotsOf(t, c); !slices.Equal(got, []int{1, 2}) {
 			t.Errorf("slots %v", got)
 		}
+
+		// The new slot of a rotation that died belongs to its journal.
+		start = l.blank(t)
+		n := newNode(t)
+		c = start().c
+		if err := errors.Join(keyslot.Format(t.Context(), c, n.Keyring, params()), keyslot.SetVolume(c, newVolume())); err != nil {
+			t.Fatal(err)
+		}
+		p := start()
+		p.dieAfter(2)
+		if _, err := keyslot.Rotate(t.Context(), p.c, n.Keyring, keyslot.RoleAgent); err == nil {
+			t.Fatal("the rotation did not die")
+		}
+		slot, key, err := keyslot.Unlock(t.Context(), c, n.Keyring)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer key.Wipe()
+		before := slotsOf(t, c)
+		if err := keyslot.RemoveKey(t.Context(), c, before[0], &luks.Auth{Slot: slot, Key: key}, false); !errors.Is(err, keyslot.ErrManaged) || len(before) != 3 {
+			t.Errorf("of a rotation: %v, slots %v", err, before)
+		}
 	})
 }
 
