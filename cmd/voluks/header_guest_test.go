@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/voluks/voluks/internal/recovery"
@@ -67,7 +68,7 @@ func TestGuestHeader(t *testing.T) {
 	_, err = f.WriteAt(make([]byte, 1<<20), 0)
 	must(t, err)
 	must(t, f.Sync())
-	n.fails(exitDamaged, "volume", "mount", "db")
+	n.wants("without its header", n.fails(exitDamaged, "volume", "mount", "db"), "hint: put a backup of its header back: voluks header restore db")
 	n.wants("check", n.fails(exitDamaged, "header", "check", "db"), "gone or damaged")
 	n.wants("by its path", n.fails(exitUsage, "header", "restore", "--recovery-identity", identity, image), `it is the volume "db"`)
 	n.fails(exitUsage, "header", "restore", "--recovery-identity", identity, "--from", n.headerBackups("other")[0].Copies[0].Path, "db")
@@ -98,6 +99,9 @@ func TestGuestHeader(t *testing.T) {
 	}
 	n.wants("behind its back", n.fails(exitDamaged, "volume", "mount", "db"), "older header", "--accept-older-header")
 	n.wants("rotate", n.fails(exitDamaged, "keyslot", "rotate", "db"), "older header")
+	a := n.serve()
+	n.wants("through Docker", n.call("VolumeDriver.Mount", `{"Name":"db","ID":"one"}`), "older header", "--accept-older-header")
+	a.end(syscall.SIGTERM)
 	n.run("volume", "mount", "db", "--accept-older-header")
 	n.run("volume", "umount", "db")
 	noneOf(t, image, h)

@@ -16,6 +16,7 @@ import (
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/luks"
+	"github.com/voluks/voluks/luks/header"
 )
 
 // hint says what a person can do about an error, with a command that can be run as it stands where there is one. It is the only place that
@@ -131,6 +132,9 @@ func volumeHint(err *volume.Error) []string {
 	case volume.CodeStuck:
 		return []string{"a device below does not answer; what the kernel says: dmesg | tail", "which mapping is suspended: dmsetup info -c"}
 	case volume.CodeDamaged:
+		if errors.Is(err, header.ErrNotLUKS) || errors.Is(err, header.ErrDamaged) {
+			return []string{"put a backup of its header back: voluks header restore " + err.Volume, "what backups there are: voluks header ls " + err.Volume}
+		}
 		return []string{inspect, "what is left of its header: cryptsetup luksDump " + imageOf(err.Volume)}
 	case volume.CodePlaintext:
 		return []string{inspect}

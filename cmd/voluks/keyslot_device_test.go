@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,7 +12,9 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/luks"
+	"github.com/voluks/voluks/luks/header"
 )
 
 // passwordDevice is an image with one slot, number 0, for a passphrase.
@@ -97,5 +100,50 @@ func TestInterruptedPrompt(t *testing.T) {
 	}
 	if !echoes(t, e.stdin) {
 		t.Error("the terminal shows nothing any more")
+	}
+}
+
+// A passphrase beside the two slots of a volume: tried, and removed once the node's own key has opened. Those of voluks stay, the backup follows, and the
+// volume has one door. F31 F35 F36
+func TestPassphraseOfVolume(t *testing.T) {
+	n := newDocNode(t)
+	cfg, err := (&env{root: n.root}).loadConfig()
+	must(t, err)
+	k, err := keyslot.OpenKeyring(cfg)
+	must(t, err)
+	c := luks.At(n.image)
+	slot, key, err := keyslot.Unlock(t.Context(), c, k)
+	must(t, err)
+	defer key.Wipe()
+	file := filepath.Join(n.where, "passphrase")
+	must(t, os.WriteFile(file, []byte("velvet compass orchid thunder maple"), 0o600))
+	typed, err := secretFile(file)
+	must(t, err)
+	defer typed.Wipe()
+	_, err = keyslot.AddKey(t.Context(), c, luks.Auth{Slot: slot, Key: key}, -1, typed, luks.AtLeast(header.KDF{Type: "argon2id", CPUs: 1}))
+	must(t, err)
+	runs := func(status int, want string, args ...string) {
+		t.Helper()
+		out, err := voluks(append([]string{"--root", n.root}, args...)...).CombinedOutput()
+		var exit *exec.ExitError
+		got := 0
+		if errors.As(err, &exit) {
+			got = exit.ExitCode()
+		}
+		if got != status || !strings.Contains(string(out), want) {
+			t.Errorf("%v: exit status %d instead of %d, %q is wanted in:\n%s", args, got, status, want, out)
+		}
+	}
+	runs(exitOK, "opens slot 31 of db", "keyslot", "test", "db")
+	runs(exitOK, "opens slot 0 of db", "keyslot", "test", "--key-file", file, "db")
+	runs(exitUsage, `it is the volume "db" of this node`, "keyslot", "test", "--key-file", file, n.image)
+	runs(exitUsage, "belongs to a token", "keyslot", "rm", "--key-file", file, "db", "30")
+	runs(exitDamaged, "the newest backup is of epoch", "header", "check", "db")
+	runs(exitOK, "destroyed slot 0 of db", "keyslot", "rm", "db", "0")
+	runs(exitOK, "whole and up to date", "header", "check", "db")
+	h, err := c.Header()
+	must(t, err)
+	if len(h.Keyslots) != 2 || c.TestSlot(slot, key) != nil {
+		t.Errorf("slots %v", h.Keyslots)
 	}
 }
