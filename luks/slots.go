@@ -47,7 +47,7 @@ func (c *Container) addSlot(op string, auth Auth, slot int, key *secret.Key, kdf
 	if _, ok := before.Keyslots[slot]; ok {
 		return &Error{Op: op, Object: c.path, Errno: syscall.EEXIST, kind: ErrSlotOccupied}
 	}
-	volumeKey, err := secret.New(header.DefaultKeyBytes)
+	volumeKey, err := secret.New(before.Keyslots[auth.Slot].KeySize)
 	if err != nil {
 		return err
 	}
