@@ -12,6 +12,7 @@ import (
 	"github.com/voluks/voluks/internal/kek/kektest"
 	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/internal/volume/volumetest"
 	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/luks"
@@ -68,8 +69,12 @@ func image(t testing.TB) string {
 
 func fakeLab(t testing.TB) func() program {
 	m := volumetest.NewMachine(t)
-	path := filepath.Join(t.TempDir(), "image")
-	if err := m.Process().Storage().Images.Create(t.Context(), path, 32<<20, "full"); err != nil {
+	b := m.Process().Storage().Backings.At(volume.Place{Kind: volume.BackingImage, Dir: t.TempDir()})
+	if err := b.Create(t.Context(), 32<<20, volume.AllocFull); err != nil {
+		t.Fatal(err)
+	}
+	path, err := b.Door(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
 	return func() program {

@@ -156,6 +156,10 @@ func volumeHint(err *volume.Error) []string {
 }
 
 func heldHint(err *volume.Error, inspect string) []string {
+	var occupied *volume.OccupiedError
+	if errors.As(err, &occupied) {
+		return occupiedHint(occupied)
+	}
 	var held *volume.HeldError
 	if !errors.As(err, &held) && err.Code == volume.CodeInUse {
 		return []string{"who has its image: losetup -j " + imageOf(err.Volume)}
@@ -175,6 +179,14 @@ func heldHint(err *volume.Error, inspect string) []string {
 		}
 	}
 	return appendOnce(hints, inspect)
+}
+
+func occupiedHint(err *volume.OccupiedError) []string {
+	look := "what is on it: lsblk -f " + shellQuote(err.Device)
+	if err.Serial == "" {
+		return []string{look, "to destroy it: wipefs --all " + shellQuote(err.Device)}
+	}
+	return []string{look, "to destroy it, repeat the command with --wipe-serial " + shellQuote(err.Serial)}
 }
 
 // imageOf is where the ciphertext of a volume lies.

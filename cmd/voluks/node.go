@@ -74,7 +74,10 @@ func (e *env) backups() volume.HeaderBackups {
 }
 
 func defaults(cfg config.Config) volume.Defaults {
-	return volume.Defaults{Size: cfg.Volumes.DefaultSize, FS: cfg.Volumes.DefaultFS, Overcommit: cfg.Volumes.Overcommit}
+	return volume.Defaults{
+		Size: cfg.Volumes.DefaultSize, FS: cfg.Volumes.DefaultFS, Overcommit: cfg.Volumes.Overcommit,
+		Devices: cfg.Backing.Devices, VolumeGroups: cfg.Backing.VolumeGroups,
+	}
 }
 
 // operator is what a command that changes volumes works with: this process does the work itself, and so must not leave a core dump of the keys.

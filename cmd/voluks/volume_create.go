@@ -29,15 +29,27 @@ Options:
    uid, gid, mode  of the directory that containers get
    mkfs, mount     options of the file system, as mkfs and mount take them
    alloc           full: the disk's space is taken now; sparse: as it fills
-   discard         give freed space back to the disk (with alloc=sparse)
-   backing         image
+   discard         give freed space back to what is below (an image: with
+                   alloc=sparse)
+   backing         image: a file under /var/lib/voluks; device: a block
+                   device; lvm: a logical volume
+   device          for backing=device: its stable name, under /dev/disk/by-id
+   vg, pool        for backing=lvm: the volume group, and a thin pool in it
+
+Devices and volume groups are only those that the configuration lists under
+[backing]. A device that holds anything is refused, unless it is named by its
+serial number (or WWN) with --wipe-serial, which destroys what is on it.
 
    voluks volume create --size 10G db
    voluks volume create --size 50G --fs xfs --opt uid=999 pgdata
+   voluks volume create --backing lvm --opt vg=vg0 --size 100G wal
+   voluks volume create --backing device --opt device=/dev/disk/by-id/ata-X db
    docker volume create -d voluks -o size=50G -o fs=xfs -o uid=999 pgdata`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "size", Usage: "`SIZE` of the file system, such as 512M or 10G"},
 			&cli.StringFlag{Name: "fs", Usage: "`TYPE` of the file system: ext4, xfs or btrfs"},
+			&cli.StringFlag{Name: "backing", Usage: "`KIND` of place for the encrypted data: image, device or lvm"},
+			&cli.StringFlag{Name: "wipe-serial", Usage: "destroy what is on the device, which has this `SERIAL` number"},
 			&cli.StringSliceFlag{Name: "opt", Aliases: []string{"o"}, Usage: "`NAME=VALUE` of any option, as for Docker; repeatable"},
 		},
 		Action: func(c *cli.Context) error {
@@ -49,7 +61,7 @@ Options:
 			if err != nil {
 				return err
 			}
-			return e.volumeCreate(c.Context, args[0], options)
+			return e.volumeCreate(c.Context, args[0], options, c.String("wipe-serial"))
 		},
 	}
 }
@@ -60,7 +72,7 @@ func optionMap(c *cli.Context) (map[string]string, error) {
 		return &usageError{command: c.Command.HelpName, text: fmt.Sprintf(format, args...)}
 	}
 	options := map[string]string{}
-	for _, name := range []string{"size", "fs"} {
+	for _, name := range []string{"size", "fs", "backing"} {
 		if c.IsSet(name) {
 			options[name] = c.String(name)
 		}
@@ -80,7 +92,7 @@ type createResult struct {
 	Volume  volume.Info `json:"volume"`
 }
 
-func (e *env) volumeCreate(ctx context.Context, name string, options map[string]string) error {
+func (e *env) volumeCreate(ctx context.Context, name string, options map[string]string, wipe string) error {
 	cfg, err := e.loadConfig()
 	if err != nil {
 		return err
@@ -94,7 +106,7 @@ func (e *env) volumeCreate(ctx context.Context, name string, options map[string]
 		return err
 	}
 	defer cancel()
-	info, created, err := m.Create(ctx, spec)
+	info, created, err := m.CreateOver(ctx, spec, wipe)
 	if err != nil {
 		return err
 	}

@@ -180,3 +180,49 @@ func (i *Image) Detach(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Door is the path by which the image is to be read and written now: its loop device while there is one, the file only while there is none.
+func (i *Image) Door(context.Context) (string, error) {
+	loops, err := i.loops()
+	if err != nil {
+		return "", err
+	}
+	if len(loops) > 0 {
+		return loops[0].Path, nil
+	}
+	return i.path, nil
+}
+
+// Users says which loop devices the image is bound to.
+func (i *Image) Users() ([]string, error) {
+	loops, err := i.loops()
+	var users []string
+	for _, l := range loops {
+		users = append(users, "its image is bound to "+l.Path)
+	}
+	return users, err
+}
+
+// Is returns nil if the device is a loop device over the whole image, an *OtherError if it is anything else.
+func (i *Image) Is(d sys.Dev) error {
+	loop, err := sys.LoopByDev(d.Major, d.Minor)
+	if errors.Is(err, sys.ErrNotExist) {
+		return other("it is no loop device over the image")
+	}
+	if err != nil {
+		return err
+	}
+	f, err := sys.OpenRegular(i.path, false)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	dev, ino, err := sys.FileID(f)
+	if err != nil {
+		return err
+	}
+	if loop.BackingDev != dev || loop.BackingIno != ino || loop.Offset != 0 || loop.SizeLimit != 0 {
+		return other("%s is over %s", loop.Path, loop.File)
+	}
+	return nil
+}

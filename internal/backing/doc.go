@@ -29,8 +29,16 @@ const (
 	BlockSize = 4096
 )
 
-// ErrInUse means that somebody uses the image: a loop device that is not this package's, or a lock on it.
-var ErrInUse = errors.New("image is in use")
+// ErrInUse means that somebody uses the backing: of an image, a loop device that is not this package's, or a lock on it.
+var ErrInUse = errors.New("it is in use")
+
+// OtherError means that a device is positively not the backing that it should be.
+type OtherError struct{ Msg string }
+
+// Error implements error.
+func (e *OtherError) Error() string { return e.Msg }
+
+func other(format string, args ...any) error { return &OtherError{fmt.Sprintf(format, args...)} }
 
 // NoSpaceError means that a directory's file system has too little room. Sizes are in bytes.
 type NoSpaceError struct {

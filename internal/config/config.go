@@ -27,6 +27,7 @@ type Config struct {
 	Previous []KEK
 	Recovery Recovery
 	Volumes  Volumes
+	Backing  Backing
 	Docker   Docker
 	Backup   Backup
 	Remove   Remove
@@ -53,6 +54,14 @@ type Volumes struct {
 	DefaultFS string
 	// Overcommit allows sparse images, whose promises the disk may not be able to keep.
 	Overcommit bool
+}
+
+// Backing says where volumes may lie apart from images.
+type Backing struct {
+	// Devices are block devices that may become volumes, by names that stay with the medium.
+	Devices []string
+	// VolumeGroups are the volume groups of LVM in which volumes may be made.
+	VolumeGroups []string
 }
 
 // Docker are the settings of the volume plugin.

@@ -65,6 +65,23 @@ func (c Config) Render() []byte {
 	line("# on such an image loses writes without an error.")
 	line("overcommit = %t", c.Volumes.Overcommit)
 	line("")
+	line("[backing]")
+	line("# Where volumes may lie apart from images. What is listed here may be formatted: block devices by")
+	line("# a stable name, and volume groups of LVM.")
+	list := func(key string, values []string, example string) {
+		if len(values) == 0 {
+			line("# %s = [%s]", key, quote(example))
+			return
+		}
+		line("%s = [", key)
+		for _, value := range values {
+			line("  %s,", quote(value))
+		}
+		line("]")
+	}
+	list("devices", c.Backing.Devices, "/dev/disk/by-id/ata-DISK_SERIAL")
+	list("volume_groups", c.Backing.VolumeGroups, "vg0")
+	line("")
 	line("[docker]")
 	line("# Where Docker looks for the volume plugin.")
 	line("socket = %s", quote(c.Docker.Socket))

@@ -20,6 +20,10 @@ type document struct {
 		DefaultFS   string `toml:"default_fs"`
 		Overcommit  bool   `toml:"overcommit"`
 	} `toml:"volumes"`
+	Backing struct {
+		Devices      []string `toml:"devices"`
+		VolumeGroups []string `toml:"volume_groups"`
+	} `toml:"backing"`
 	Docker struct {
 		Socket string `toml:"socket"`
 	} `toml:"docker"`

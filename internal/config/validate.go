@@ -35,6 +35,7 @@ func (doc *document) config(found keysFound, problems *problems, p Paths) Config
 		KEK:      doc.KEK.config("kek", found, bad, &p),
 		Recovery: doc.recovery(found, bad),
 		Volumes:  Volumes{DefaultFS: doc.Volumes.DefaultFS, Overcommit: doc.Volumes.Overcommit},
+		Backing:  doc.backing(bad),
 		Docker:   Docker{Socket: doc.Docker.Socket},
 		Backup:   Backup{Directory: doc.Backup.Directory},
 	}
@@ -71,6 +72,28 @@ func (doc *document) config(found keysFound, problems *problems, p Paths) Config
 		}
 	}
 	return cfg
+}
+
+// stableNames are where udev and device-mapper put names that stay with a medium. Those of by-uuid and by-label come from what is on it, and the kernel's
+// own (sda, nvme0n1, dm-0) are given out anew at each boot.
+var stableNames = []string{"/dev/disk/by-id/", "/dev/disk/by-partuuid/", "/dev/mapper/"}
+
+func (doc *document) backing(bad func(string, string, ...any)) Backing {
+	b := Backing{Devices: doc.Backing.Devices, VolumeGroups: doc.Backing.VolumeGroups}
+	for i, device := range b.Devices {
+		key := fmt.Sprintf("backing.devices[%d]", i)
+		if !slices.ContainsFunc(stableNames, func(dir string) bool { return strings.HasPrefix(device, dir) && len(device) > len(dir) }) {
+			bad(key, "%q is not a stable name, which another disk never gets: use one of those in /dev/disk/by-id", device)
+			continue
+		}
+		checkPath(key, device, bad)
+	}
+	for i, group := range b.VolumeGroups {
+		if group == "" || strings.ContainsAny(group, "/ \t") || group[0] == '-' {
+			bad(fmt.Sprintf("backing.volume_groups[%d]", i), "%q is not the name of a volume group, as vgs shows it", group)
+		}
+	}
+	return b
 }
 
 // config checks one [kek] or [[previous]] table. A default path is given only for the first: which

@@ -104,3 +104,22 @@ func TestDurations(t *testing.T) {
 		}
 	}
 }
+
+// F11: a device is named by what stays with the medium.
+func TestBackingNames(t *testing.T) {
+	parse := func(text string) (Config, error) { return Parse("config.toml", []byte(text), DefaultPaths()) }
+	cfg, err := parse("[backing]\ndevices = [\"/dev/disk/by-id/ata-one\"]\nvolume_groups = [\"vg0\"]\n")
+	if err != nil || len(cfg.Backing.Devices) != 1 || len(cfg.Backing.VolumeGroups) != 1 {
+		t.Errorf("%+v, %v", cfg.Backing, err)
+	}
+	for _, device := range []string{"/dev/sda", "/dev/disk/by-uuid/x", "/dev/disk/by-label/x", "/dev/dm-0", "/dev/disk/by-id/", "by-id/x", "/dev/disk/by-id/../../sda"} {
+		if _, err := parse("[backing]\ndevices = [\"" + device + "\"]\n"); err == nil || !strings.Contains(err.Error(), "backing.devices[0]") {
+			t.Errorf("%s: %v", device, err)
+		}
+	}
+	for _, group := range []string{"", "--help", "vg/lv"} {
+		if _, err := parse("[backing]\nvolume_groups = [\"" + group + "\"]\n"); err == nil || !strings.Contains(err.Error(), "backing.volume_groups[0]") {
+			t.Errorf("%s: %v", group, err)
+		}
+	}
+}

@@ -3,10 +3,13 @@
 package volume
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
+	"github.com/voluks/voluks/internal/backing"
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/filesystem"
 )
@@ -58,12 +61,8 @@ func (s *Spec) check(d Defaults) error {
 	switch {
 	case !slices.Contains(filesystem.Types(), t):
 		return fail("fs", s.FS, "must be "+typeList)
-	case s.Size < filesystem.MinSize(t):
-		return fail("size", config.SizeText(s.Size), fmt.Sprintf("%s needs at least %s", t, config.SizeText(filesystem.MinSize(t))))
 	case s.Mode > 0o7777 || s.UID < 0 || s.GID < 0 || s.UID > maxID || s.GID > maxID:
 		return fail("mode, uid, gid", "", "out of range")
-	case s.Backing != BackingImage:
-		return fail("backing", s.Backing, "this version has backing=image")
 	case s.Ephemeral:
 		return fail("ephemeral", "true", "this version has no ephemeral volumes")
 	case s.Alloc != AllocFull && s.Alloc != AllocSparse:
@@ -71,8 +70,16 @@ func (s *Spec) check(d Defaults) error {
 	case s.Alloc == AllocSparse && !d.Overcommit:
 		return fail("alloc", s.Alloc, "promises space that may not be there when it is written, and then writes are lost; the node's configuration "+
 			"must allow it with overcommit = true under [volumes]")
-	case s.Alloc == AllocFull && s.Discard:
+	case s.Alloc == AllocFull && s.Discard && s.Backing == BackingImage:
 		return fail("discard", "true", "would give the space away that alloc=full has reserved; use it with alloc=sparse, or leave it out")
+	}
+	if s.Backing != BackingDevice { // whose size is not known yet
+		if err := s.checkSize(); err != nil {
+			return err
+		}
+	}
+	if err := s.checkBacking(d); err != nil {
+		return err
 	}
 	// Their errors name the option and what there is instead.
 	if _, err := filesystem.ParseMkfs(t, s.Mkfs); err != nil {
@@ -80,4 +87,69 @@ func (s *Spec) check(d Defaults) error {
 	}
 	_, err := filesystem.ParseMount(t, s.Mount)
 	return err
+}
+
+// checkSize refuses what its file system cannot live in.
+func (s *Spec) checkSize() error {
+	t := filesystem.Type(s.FS)
+	if s.Size < filesystem.MinSize(t) {
+		return &OptionError{Option: "size", Value: config.SizeText(s.Size), Reason: fmt.Sprintf("%s needs at least %s", t, config.SizeText(filesystem.MinSize(t)))}
+	}
+	return nil
+}
+
+// checkBacking is the part of check about where the ciphertext goes: only where the configuration allows it (safety rule 6).
+func (s *Spec) checkBacking(d Defaults) error {
+	fail := func(option, value, reason string) error {
+		return &OptionError{Option: option, Value: value, Reason: reason}
+	}
+	only := func(kind string, options map[string]string) error {
+		for _, option := range slices.Sorted(maps.Keys(options)) {
+			if options[option] != "" {
+				return fail(option, options[option], "goes with backing="+kind)
+			}
+		}
+		return nil
+	}
+	device, group := map[string]string{"device": s.Device}, map[string]string{"vg": s.VG, "pool": s.Pool}
+	switch s.Backing {
+	case BackingImage:
+		return cmp.Or(only(BackingDevice, device), only(BackingLVM, group))
+	case BackingDevice:
+		switch {
+		case s.Size != 0:
+			return fail("size", config.SizeText(s.Size), "the volume takes the whole device: leave the size out")
+		case s.Alloc != AllocFull:
+			return fail("alloc", s.Alloc, "a device is taken as a whole: leave alloc out")
+		case !slices.Contains(d.Devices, s.Device):
+			return fail("device", s.Device, "is not among the devices that the node's configuration allows"+allowed("devices", d.Devices))
+		}
+		return only(BackingLVM, group)
+	case BackingLVM:
+		switch {
+		case !slices.Contains(d.VolumeGroups, s.VG):
+			return fail("vg", s.VG, "is not among the volume groups that the node's configuration allows"+allowed("volume_groups", d.VolumeGroups))
+		case s.Pool == "" && s.Alloc != AllocFull:
+			return fail("alloc", s.Alloc, "a thick logical volume has all of its space: leave alloc out, or name a thin pool")
+		case s.Pool != "" && s.Alloc != AllocSparse:
+			return fail("alloc", s.Alloc, "a volume in a thin pool takes its space as it fills: leave alloc out, or leave the pool out")
+		}
+		for option, name := range group {
+			if name == "" {
+				continue
+			}
+			if err := backing.CheckLVMName(name); err != nil {
+				return fail(option, name, err.Error())
+			}
+		}
+		return only(BackingDevice, device)
+	}
+	return fail("backing", s.Backing, "must be image, device or lvm")
+}
+
+func allowed(key string, list []string) string {
+	if len(list) == 0 {
+		return "; it allows none: list them as " + key + " under [backing]"
+	}
+	return ", which are " + strings.Join(list, ", ")
 }

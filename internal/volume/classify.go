@@ -52,9 +52,13 @@ func classify(err error) Code {
 		return false
 	}
 	switch {
+	case as[*OccupiedError](err): // before what is there
+		return CodeInUse
 	case is(errUnusable), as[*damagedError](err), is(header.ErrDamaged, header.ErrNotLUKS, header.ErrLUKS1), as[*header.StrictError](err):
 		return CodeDamaged
 	case is(sys.ErrNotRegular, syscall.EIO):
+		return CodeDamaged
+	case as[*backing.OtherError](err):
 		return CodeDamaged
 	case as[*luks.TableError](err):
 		return CodePlaintext

@@ -75,7 +75,7 @@ func (m *Manager) clear(ctx context.Context, r *record) error {
 	if err := m.s.Files.Remove(m.private(r.UUID)); err != nil {
 		m.log.Warn("leftover directory", "volume", r.Name, "err", err)
 	}
-	if err := m.s.Images.Detach(ctx, m.image(r.Name)); err != nil {
+	if err := m.backing(r).Detach(ctx); err != nil {
 		return err
 	}
 	m.o.Crash("unmount.detached")

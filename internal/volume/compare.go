@@ -19,8 +19,10 @@ func (s *Spec) options() map[string]string {
 	if s.Mkfs != "" {
 		o["mkfs"] = s.Mkfs
 	}
-	if s.Mount != "" {
-		o["mount"] = s.Mount
+	for option, value := range map[string]string{"mount": s.Mount, "device": s.Device, "vg": s.VG, "pool": s.Pool} {
+		if value != "" {
+			o[option] = value
+		}
 	}
 	return o
 }

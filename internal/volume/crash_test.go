@@ -54,6 +54,14 @@ func operations() []operation {
 	}
 	return []operation{
 		{name: "create", setup: func(*testing.T, *volumetest.Node) {}, run: doCreate},
+		{name: "create on LVM", setup: func(_ *testing.T, n *volumetest.Node) {
+			n.Group(groupName)
+			n.Defaults.VolumeGroups = []string{groupName}
+		},
+			run: func(t *testing.T, n *volumetest.Node, m *volume.Manager) error {
+				_, _, err := m.Create(t.Context(), spec(t, n, "db", onLVM...))
+				return err
+			}},
 		{name: "create again", setup: closed, run: doCreate, served: true},
 		{name: "mount", setup: closed, run: doMount("first"), served: true},
 		{name: "mount a second time", setup: served, run: doMount("second"), served: true},
@@ -215,7 +223,7 @@ func tombstoned(t *testing.T, n *volumetest.Node) {
 
 // A creation that was killed is finished by a creation with other options too: nobody ever had what was begun.
 func TestCreateOtherOptionsAfterCrash(t *testing.T) {
-	for _, point := range []string{"create.prepared", "create.image", "create.formatted", "create.data"} {
+	for _, point := range []string{"create.prepared", "create.allocated", "create.formatted", "create.data"} {
 		n := volumetest.NewNode(t)
 		crash(t, n, point)
 		info, made, err := n.Manager().Create(t.Context(), spec(t, n, "db", "size=128M"))

@@ -21,9 +21,9 @@ import (
 //
 //	after this write                    a crash leaves                              repaired by
 //	directory volumes/NAME              an empty directory: no volume               Redo uses it, Settle removes it
-//	record "prepared"                   a name, no image                            Redo goes on
-//	image.new                           a half allocated file                       Redo removes it and allocates again
-//	image (rename)                      a blank image                               Redo probes it and formats
+//	record "prepared"                   a name, no backing                          Redo goes on
+//	backing, not whole yet              image.new, half allocated                   Redo removes it and allocates again
+//	backing (image: rename)             a blank backing                             Redo probes it and formats
 //	format, first half                  no header or one without our tokens:        Redo formats again if the header has our UUID and no managed
 //	                                    it cannot be opened, so was never used      token; else it is set aside as a tombstone, and a new one begun
 //	format, agent token                 a container that opens                      Redo adds what is missing (keyslot.Complete), never formats
@@ -34,7 +34,8 @@ import (
 //	record "ready"                      a complete volume, still open               Settle closes it, Mount uses the mapping
 //	backup of the header                the same
 //
-// A creation that fails without a crash is undone as a whole: the directory becomes a tombstone first (one rename), which is then emptied.
+// A creation that fails without a crash is undone as a whole: the directory becomes a tombstone first (one rename), which is then emptied. One on a
+// device stays unfinished once it has written to the device: what it has written there, nobody could tell from somebody's data.
 
 // Create makes the volume that s describes, or finishes one whose creation was interrupted. The bool tells whether it was made now: a volume that
 // has the name and the options already is success and false; one with other options is ErrExists around a *DiffError. Whatever fails before the
@@ -44,6 +45,12 @@ import (
 // Errors: ErrInvalid, ErrExists, ErrNoRecovery, ErrLocked (the key provider cannot wrap), ErrConfig, ErrNoSpace, ErrNoTool, ErrNoDM, ErrBusy,
 // ErrStuck, ErrDamaged, ErrTimeout, ErrCanceled.
 func (m *Manager) Create(ctx context.Context, s Spec) (info Info, made bool, err error) {
+	return m.CreateOver(ctx, s, "")
+}
+
+// CreateOver is Create on a device whose content is destroyed if there is any: the caller has named it by its serial number, WWN or device-mapper UUID.
+// A volume, finished or not, is never destroyed by it.
+func (m *Manager) CreateOver(ctx context.Context, s Spec, serial string) (info Info, made bool, err error) {
 	defer finishError(&err, "create", s.Name)
 	if err := s.check(m.o.Defaults); err != nil {
 		return Info{}, false, &Error{Code: CodeInvalid, Err: err}
@@ -53,7 +60,7 @@ func (m *Manager) Create(ctx context.Context, s Spec) (info Info, made bool, err
 		return Info{}, false, err
 	}
 	defer l.Release()
-	if made, err = m.create(ctx, l, s); err != nil {
+	if made, err = m.create(ctx, l, s, serial); err != nil {
 		return Info{}, false, err
 	}
 	v, err := m.look()
@@ -63,14 +70,14 @@ func (m *Manager) Create(ctx context.Context, s Spec) (info Info, made bool, err
 	return m.describe(v, s.Name, l), made, nil
 }
 
-func (m *Manager) create(ctx context.Context, l *lock, s Spec) (bool, error) {
+func (m *Manager) create(ctx context.Context, l *lock, s Spec, serial string) (bool, error) {
 	r, err := m.load(s.Name)
 	if errors.Is(err, fs.ErrNotExist) {
 		// Without a record nobody can tell what else is there: it may be a volume that has lost it.
 		if err := m.vacate(s.Name); err != nil {
 			return false, err
 		}
-		return true, m.createNew(ctx, l, s)
+		return true, m.createNew(ctx, l, s, serial)
 	}
 	if err != nil {
 		return false, err
@@ -92,9 +99,12 @@ func (m *Manager) create(ctx context.Context, l *lock, s Spec) (bool, error) {
 	}
 	if len(diffs) > 0 {
 		// Nobody ever had the unfinished one, so its options bind nobody.
-		return true, m.startOver(ctx, l, r, s)
+		return true, m.startOver(ctx, l, r, s, serial)
 	}
 	m.log.Info("finishing an interrupted creation", "volume", r.Name, "state", r.State)
+	if err := r.mayWipe(serial); err != nil {
+		return false, err
+	}
 	k, err := m.keyring(ctx)
 	if err != nil {
 		return false, err
@@ -102,7 +112,7 @@ func (m *Manager) create(ctx context.Context, l *lock, s Spec) (bool, error) {
 	err = m.build(ctx, l, k, r, false)
 	if errors.Is(err, errUnusable) {
 		m.log.Warn("what an interrupted creation left cannot be used; starting over", "volume", r.Name, "err", err)
-		return true, m.startOver(ctx, l, r, s)
+		return true, m.startOver(ctx, l, r, s, serial)
 	}
 	return true, err
 }
@@ -111,15 +121,15 @@ func (m *Manager) create(ctx context.Context, l *lock, s Spec) (bool, error) {
 var errUnusable = errors.New("it cannot be finished")
 
 // startOver keeps an unfinished volume as a tombstone, since nothing but removal destroys anything, and makes a new one.
-func (m *Manager) startOver(ctx context.Context, l *lock, r *record, s Spec) error {
+func (m *Manager) startOver(ctx context.Context, l *lock, r *record, s Spec, serial string) error {
 	if err := m.bury(r); err != nil {
 		return err
 	}
-	return m.createNew(ctx, l, s)
+	return m.createNew(ctx, l, s, serial)
 }
 
 // createNew makes a volume where there is none. What fails is undone as a whole.
-func (m *Manager) createNew(ctx context.Context, l *lock, s Spec) (err error) {
+func (m *Manager) createNew(ctx context.Context, l *lock, s Spec, serial string) (err error) {
 	k, err := m.keyring(ctx)
 	if err != nil {
 		return err
@@ -130,17 +140,34 @@ func (m *Manager) createNew(ctx context.Context, l *lock, s Spec) (err error) {
 	r := newRecord(s, m.now())
 	var u undo
 	defer u.onError(ctx, &err)
-	dir := m.o.Paths.VolumeDir(r.Name)
-	if err := m.s.Files.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	// From here on there is one thing to undo: a build takes back what the kernel holds by itself.
-	u.add("remove what was made", func(ctx context.Context) error { return m.discard(ctx, r) })
-	if err := m.save(r); err != nil {
+	if err := m.prepare(ctx, r, serial, &u); err != nil {
 		return err
 	}
 	m.o.Crash("create.prepared")
 	return m.build(ctx, l, k, r, true)
+}
+
+// prepare writes the record of a new volume. Of a device it first makes sure, with the node's lock until the record says so, that it is no other volume's.
+func (m *Manager) prepare(ctx context.Context, r *record, serial string, u *undo) error {
+	if r.Spec.Backing == BackingDevice {
+		node, err := m.lock(ctx, m.o.Paths.NodeLock(), "create "+r.Name)
+		if err != nil {
+			return err
+		}
+		defer node.Release()
+		if err := m.claim(r); err != nil {
+			return err
+		}
+	}
+	if err := r.mayWipe(serial); err != nil {
+		return err
+	}
+	if err := m.s.Files.Mkdir(m.o.Paths.VolumeDir(r.Name), 0o700); err != nil {
+		return err
+	}
+	// From here on there is one thing to undo: a build takes back what the kernel holds by itself.
+	u.add("remove what was made", func(ctx context.Context) error { return m.discard(ctx, r) })
+	return m.save(r)
 }
 
 // build takes a volume from wherever its record stands to ready, and leaves it closed. fresh says that it was begun by this very call, so that what
@@ -190,11 +217,10 @@ func (m *Manager) build(ctx context.Context, l *lock, k *keyslot.Keyring, r *rec
 	return nil
 }
 
-// allocate makes the image, or finds it. It appears under its name only when it is whole, so that no half allocated one is ever used. The node-wide
-// lock makes the space that was found free still free when it is taken.
+// allocate makes the backing, or finds it. The node-wide lock makes the space that was found free still free when it is taken.
 func (m *Manager) allocate(ctx context.Context, r *record) error {
-	image := m.image(r.Name)
-	_, _, err := m.s.Kernel.FileID(image)
+	b := m.backing(r)
+	_, err := b.Size(ctx)
 	if err == nil {
 		return nil
 	}
@@ -202,26 +228,18 @@ func (m *Manager) allocate(ctx context.Context, r *record) error {
 		return err
 	}
 	if r.State != StatePrepared {
-		return fmt.Errorf("%w: its image is gone", errUnusable)
+		return fmt.Errorf("%w: its %s is gone", errUnusable, r.Spec.Backing)
 	}
 	node, err := m.lock(ctx, m.o.Paths.NodeLock(), "create "+r.Name)
 	if err != nil {
 		return err
 	}
 	defer node.Release()
-	temp := filepath.Join(m.o.Paths.VolumeDir(r.Name), newImageFile)
-	if err := m.s.Images.Remove(ctx, temp); err != nil {
-		return err
-	}
-	if err := m.s.Images.Create(ctx, temp, r.Spec.Size, r.Spec.Alloc); err != nil {
+	if err := b.Create(ctx, r.Spec.Size, r.Spec.Alloc); err != nil {
 		return err
 	}
 	r.made = true
 	m.o.Crash("create.allocated")
-	if err := m.s.Files.Rename(temp, image); err != nil {
-		return err
-	}
-	m.o.Crash("create.image")
 	return nil
 }
 
@@ -230,7 +248,7 @@ func (m *Manager) blameFullDisk(r *record, err error) error {
 	if !errors.Is(err, syscall.EIO) || r.Spec.Alloc != AllocSparse {
 		return err
 	}
-	missing, left, err2 := m.s.Images.Room(m.image(r.Name))
+	missing, left, err2 := m.backing(r).Room()
 	if err2 != nil || left >= missing || left > fullDisk {
 		return err
 	}
@@ -240,41 +258,58 @@ func (m *Manager) blameFullDisk(r *record, err error) error {
 // fullDisk is how many bytes may be left on a disk that is called full.
 const fullDisk = 1 << 20
 
-// attach puts the image on a loop device. The caller closes the attachment as soon as a mapping has the device, and in any case before u runs, which
-// then makes sure that the device is gone.
+// attach makes a block device of the backing. The caller closes the attachment as soon as a mapping has the device, and in any case before u runs,
+// which then makes sure that nothing of it is left.
 func (m *Manager) attach(ctx context.Context, r *record, u *undo) (Attachment, error) {
-	image := m.image(r.Name)
-	a, err := m.s.Images.Attach(ctx, image)
+	b := m.backing(r)
+	a, err := b.Attach(ctx)
 	if err == nil {
-		u.add("detach the image", func(ctx context.Context) error { return m.s.Images.Detach(ctx, image) })
+		u.add("detach its "+r.Spec.Backing, b.Detach)
 	}
 	return a, err
 }
 
-// format makes the container with both managed slots, once. On an image that is not blank it follows safety rule 1: what has our UUID and no managed
+// format makes the container with both managed slots, once. On a backing that is not blank it follows safety rule 1: what has our UUID and no managed
 // token could never have been opened and is formatted again; what has managed tokens is completed; everything else is left as it is.
 func (m *Manager) format(ctx context.Context, k *keyslot.Keyring, c Container, dev string, r *record) error {
+	occupied, err := m.occupied(ctx, k, c, dev, r)
+	if err != nil || occupied == errComplete {
+		return err
+	}
+	if occupied != nil {
+		if err := m.wipe(ctx, dev, r, occupied); err != nil {
+			return err
+		}
+	}
+	r.begun = true
+	return keyslot.Format(ctx, c, k, luks.FormatParams{
+		UUID: r.UUID, Label: label(r.Name), Subsystem: subsystem, SectorSize: r.SectorSize,
+	})
+}
+
+// errComplete says that a container has all that format would give it.
+var errComplete = errors.New("it is formatted")
+
+// occupied looks what is on the device: nil if it may be formatted, errComplete if that is done, else what is there.
+func (m *Manager) occupied(ctx context.Context, k *keyslot.Keyring, c Container, dev string, r *record) (what, err error) {
 	h, err := c.Header()
 	var notBlank *backing.NotBlankError
 	switch {
 	case errors.Is(err, header.ErrNotLUKS):
-		if err := m.s.Images.ProbeBlank(ctx, dev); errors.As(err, &notBlank) {
-			return fmt.Errorf("%w: %w", errUnusable, err)
-		} else if err != nil {
-			return err
+		if err = m.backing(r).ProbeBlank(ctx, dev); errors.As(err, &notBlank) {
+			return err, nil
 		}
-	case errors.Is(err, header.ErrDamaged):
-		return fmt.Errorf("%w: %w", errUnusable, err)
+		return nil, err
+	case errors.Is(err, header.ErrDamaged), errors.Is(err, header.ErrLUKS1):
+		return err, nil
 	case err != nil:
-		return err
+		return nil, err
 	case h.UUID != r.UUID:
-		return fmt.Errorf("%w: the container in it is %s, not %s", errUnusable, h.UUID, r.UUID)
+		return fmt.Errorf("the container in it is %s, not %s", h.UUID, r.UUID), nil
 	case keyslot.Managed(h):
-		return keyslot.Complete(ctx, c, k)
+		return errComplete, keyslot.Complete(ctx, c, k)
 	}
-	return keyslot.Format(ctx, c, k, luks.FormatParams{
-		UUID: r.UUID, Label: label(r.Name), Subsystem: subsystem, SectorSize: r.SectorSize,
-	})
+	return nil, nil
 }
 
 // discard removes a volume that never was one, so that its name and its space are free. It becomes a tombstone first: a crash amid the removal leaves
@@ -284,6 +319,11 @@ func (m *Manager) discard(ctx context.Context, r *record) error {
 	if err := m.clear(ctx, r); err != nil {
 		return err
 	}
+	if r.Spec.Backing == BackingDevice && r.begun {
+		// Who tries again would find it occupied, by us. So the creation stays one that can be finished.
+		m.log.Warn("a creation on a device has failed amid; create it again with the same options to finish it, or remove it", "volume", r.Name)
+		return nil
+	}
 	if err := m.nothingThere(r); err != nil {
 		return err
 	}
@@ -292,10 +332,8 @@ func (m *Manager) discard(ctx context.Context, r *record) error {
 		return err
 	}
 	if r.made { // by this very creation; anything else stays in the tombstone
-		for _, file := range []string{imageFile, newImageFile} {
-			if err := m.s.Images.Remove(ctx, filepath.Join(dir, file)); err != nil {
-				return err
-			}
+		if err := m.backingIn(dir, r).Remove(ctx); err != nil {
+			return err
 		}
 	}
 	if err := m.s.Files.Remove(filepath.Join(dir, recordFile)); err != nil {

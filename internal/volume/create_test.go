@@ -223,7 +223,7 @@ func TestCreateDoesNotFormatWhatItDidNotMake(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := volumetest.NewNode(t)
-			crash(t, n, "create.image")
+			crash(t, n, "create.allocated")
 			old := image(n, "db")
 			c.spoil(n, old)
 			info, made, err := n.Manager().Create(t.Context(), spec(t, n, "db"))

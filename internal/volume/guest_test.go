@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,7 +38,8 @@ type real struct {
 	// recipient is text, for the child.
 	recipient string
 	// active is the number of the master key that wraps, once there are several; see keys.
-	active int
+	active   int
+	defaults volume.Defaults
 }
 
 func newReal(t testing.TB) *real {
@@ -55,7 +57,7 @@ func newReal(t testing.TB) *real {
 	})
 	r := &real{
 		t: t, root: root, paths: config.PathsUnder(root), recipient: volumetest.Recipient(t).String(),
-		log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		log: slog.New(slog.NewTextHandler(t.Output(), nil)), defaults: realDefaults,
 	}
 	if err := os.MkdirAll(r.paths.Config, 0o755); err != nil {
 		t.Fatal(err)
@@ -87,7 +89,7 @@ func (r *real) manager() *volume.Manager { return r.managerAt(nil) }
 // managerAt is a Manager that calls at for each named point between two writes.
 func (r *real) managerAt(at func(point string)) *volume.Manager {
 	return volume.New(volume.Options{
-		Paths: r.paths, Defaults: realDefaults, Log: r.log, SweepGap: time.Nanosecond, Patience: 200 * time.Millisecond, Crash: at,
+		Paths: r.paths, Defaults: r.defaults, Log: r.log, SweepGap: time.Nanosecond, Patience: 200 * time.Millisecond, Crash: at,
 		Storage: volume.NewStorage(volume.StorageOptions{Log: r.log}), Keyring: r.keyring,
 		Backups: volume.HeaderBackups{Dir: filepath.Join(r.paths.State, "backups")},
 	})
@@ -100,7 +102,7 @@ func (r *real) spec(name string, opts ...string) volume.Spec {
 		k, v, _ := strings.Cut(s, "=")
 		o[k] = v
 	}
-	s, err := volume.ParseOptions(name, o, realDefaults)
+	s, err := volume.ParseOptions(name, o, r.defaults)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -167,12 +169,16 @@ func (r *real) tables() []string {
 	return all
 }
 
+// testDisk begins the names of what stands for disks.
+const testDisk = "voluks-test-"
+
 // clean checks that the kernel has nothing of the node.
 func (r *real) clean() {
 	r.t.Helper()
 	var left []string
 	for range 100 { // the last close of a loop device is a moment later
-		if left = r.tables(); len(left) == 0 {
+		left = slices.DeleteFunc(r.tables(), func(s string) bool { return strings.HasPrefix(s, testDisk) })
+		if len(left) == 0 {
 			return
 		}
 		time.Sleep(5 * time.Millisecond)

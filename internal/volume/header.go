@@ -65,7 +65,7 @@ func (m *Manager) RestoreHeader(ctx context.Context, name string, p RestoreParam
 	if err := m.closed(r); err != nil {
 		return receipt, err
 	}
-	c, path, err := m.door(r)
+	c, path, err := m.door(ctx, r)
 	if err != nil {
 		return receipt, err
 	}
@@ -143,7 +143,7 @@ func (m *Manager) BackUpHeader(ctx context.Context, name string) (report *header
 		return nil, err
 	}
 	defer l.Release()
-	c, path, err := m.door(r)
+	c, path, err := m.door(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +174,7 @@ func (m *Manager) Header(ctx context.Context, name string) (h *header.Header, er
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c, _, err := m.door(r)
+	c, _, err := m.door(ctx, r)
 	if err != nil {
 		return nil, err
 	}

@@ -114,7 +114,7 @@ func (m *Manager) describe(v *view, name string, mine *lock) Info {
 		info.Warnings = append(info.Warnings, weakMountpoint)
 	}
 	if r.Spec.Alloc == AllocSparse {
-		if missing, left, err := m.s.Images.Room(m.image(name)); err == nil && left < missing {
+		if missing, left, err := m.backing(r).Room(); err == nil && left < missing {
 			info.Warnings = append(info.Warnings, fmt.Sprintf("its image is sparse, and the disk below has %s left where %s may still be needed: writes will be lost",
 				config.FormatSize(left), config.FormatSize(missing)))
 		}

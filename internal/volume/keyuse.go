@@ -44,7 +44,7 @@ func (m *Manager) KeyUses(ctx context.Context) (uses []KeyUse, err error) {
 		}
 		if err == nil {
 			use.UUID = r.UUID
-			err = m.keyUse(r, m.image(name), &use)
+			err = m.keyUse(ctx, m.backing(r), r, &use)
 		}
 		uses = append(uses, use.with(err))
 		if err := ctx.Err(); err != nil {
@@ -65,7 +65,7 @@ func (m *Manager) KeyUses(ctx context.Context) (uses []KeyUse, err error) {
 		}
 		if err == nil {
 			use.Volume = r.Name
-			err = m.keyUse(r, filepath.Join(dir, imageFile), &use)
+			err = m.keyUse(ctx, m.backingIn(dir, r), r, &use)
 		}
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, header.ErrNotLUKS) {
 			continue // nothing of it is left
@@ -82,15 +82,12 @@ func (u KeyUse) with(err error) KeyUse {
 	return u
 }
 
-func (m *Manager) keyUse(r *record, image string, use *KeyUse) error {
-	loops, err := m.s.Kernel.LoopsOf(image)
+func (m *Manager) keyUse(ctx context.Context, b Backing, r *record, use *KeyUse) error {
+	door, err := b.Door(ctx)
 	if err != nil {
 		return err
 	}
-	if len(loops) > 0 {
-		image = loops[0].Path
-	}
-	h, err := m.s.Containers.At(image).Header()
+	h, err := m.s.Containers.At(door).Header()
 	if err != nil {
 		return err
 	}

@@ -105,14 +105,14 @@ func (m *Manager) mounted(ctx context.Context, r *record, u *undo) (*proven, err
 	return p, err
 }
 
-// unlock attaches the image, checks its header and opens the mapping. A complete volume's header has a volume token: without one it is another, older
+// unlock attaches the backing, checks its header and opens the mapping. A complete volume's header has a volume token: without one it is another, older
 // header, and opening it would be guesswork.
 func (m *Manager) unlock(ctx context.Context, r *record, u *undo) error {
 	k, err := m.keyring(ctx)
 	if err != nil {
 		return err
 	}
-	if err := m.checkImage(r); err != nil {
+	if err := m.checkBacking(ctx, r); err != nil {
 		return err
 	}
 	a, err := m.attach(ctx, r, u)
@@ -138,14 +138,14 @@ func (m *Manager) unlock(ctx context.Context, r *record, u *undo) error {
 	return err
 }
 
-// checkImage refuses an image that is gone or was cut: what is missing of its end would be missing of the file system.
-func (m *Manager) checkImage(r *record) error {
-	size, err := m.s.Images.Size(m.image(r.Name))
+// checkBacking refuses a backing that is gone or was cut: what is missing of its end would be missing of the file system.
+func (m *Manager) checkBacking(ctx context.Context, r *record) error {
+	size, err := m.backing(r).Size(ctx)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		err = fmt.Errorf("its image is gone: %w", err)
+		err = fmt.Errorf("its %s is gone: %w", r.Spec.Backing, err)
 	case err == nil && size < r.Spec.Size:
-		err = fmt.Errorf("its image was cut: it has room for %d bytes, the volume has %d", max(size, 0), r.Spec.Size)
+		err = fmt.Errorf("its %s was cut: it has room for %d bytes, the volume has %d", r.Spec.Backing, max(size, 0), r.Spec.Size)
 	default:
 		return err
 	}

@@ -14,9 +14,11 @@ import (
 
 // Backings, allocations and the defaults that no configuration changes.
 const (
-	BackingImage = "image"
-	AllocFull    = "full"
-	AllocSparse  = "sparse"
+	BackingImage  = "image"
+	BackingDevice = "device"
+	BackingLVM    = "lvm"
+	AllocFull     = "full"
+	AllocSparse   = "sparse"
 
 	defaultMode = 0o755
 	maxID       = 1<<32 - 2 // the kernel keeps the last for "no change"
@@ -40,10 +42,22 @@ func ParseOptions(name string, opts map[string]string, d Defaults) (Spec, error)
 		}
 		s.Given = append(s.Given, option)
 	}
+	s.complete()
 	if err := s.check(d); err != nil {
 		return Spec{}, &Error{Code: CodeInvalid, Op: "create", Volume: name, Err: err}
 	}
 	return s, nil
+}
+
+// complete fills in what follows from other options.
+func (s *Spec) complete() {
+	given := func(option string) bool { return slices.Contains(s.Given, option) }
+	if s.Backing == BackingDevice && !given("size") {
+		s.Size = 0 // all of it, see create
+	}
+	if s.Backing == BackingLVM && s.Pool != "" && !given("alloc") {
+		s.Alloc = AllocSparse // a thin volume is nothing else
+	}
 }
 
 // set reads one option.
@@ -89,8 +103,12 @@ func (s *Spec) set(option, value string) error {
 		if s.Ephemeral, err = parseBool(value); err != nil {
 			return fail(err.Error())
 		}
-	case "device", "vg", "pool":
-		return fail("belongs to a backing that this version does not have; it has backing=image")
+	case "device":
+		s.Device = value
+	case "vg":
+		s.VG = value
+	case "pool":
+		s.Pool = value
 	default:
 		return unknownOption(option)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/voluks/voluks/internal/backing"
 	"github.com/voluks/voluks/internal/filesystem"
 	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/luks"
@@ -19,7 +20,7 @@ import (
 // at the moment of asking:
 //
 //	path → the mount that is visible there, of the file system's root → its device (of a btrfs: its only device) → a device-mapper device whose
-//	UUID names our LUKS UUID → exactly one crypt target, with our cipher, key size, sector size and offset → the loop device below it → our image
+//	UUID names our LUKS UUID → exactly one crypt target, with our cipher, key size, sector size and offset → the device below it → our backing
 //
 // Mount, Path, Inspect and List all ask this code, and nothing else ever gives a path out.
 
@@ -233,7 +234,7 @@ func (m *Manager) deviceOf(r *record, mount sys.MountInfo) (sys.Dev, error) {
 	return devices[0], nil
 }
 
-// proveMapping is the lower part of the chain: the mapping is ours and ends in our image.
+// proveMapping is the lower part of the chain: the mapping is ours and ends in our backing.
 func (m *Manager) proveMapping(r *record, d *sys.DMDevice) error {
 	if !strings.HasPrefix(d.UUID, cryptPrefix(r.UUID)) {
 		return broken("mapping", "device %d:%d is %q, not a mapping of LUKS container %s", d.Major, d.Minor, d.UUID, r.UUID)
@@ -252,24 +253,15 @@ func (m *Manager) proveMapping(r *record, d *sys.DMDevice) error {
 	if err := luks.CheckTable(d, want); err != nil {
 		return broken("table", "%v", err)
 	}
-	loop, err := m.s.Kernel.Loop(lower.Major, lower.Minor)
-	if errors.Is(err, fs.ErrNotExist) {
-		return broken("backing", "mapping %s lies on device %s, which is no loop device over the image", d.Name, lower)
+	err = m.backing(r).Is(lower)
+	var other *backing.OtherError
+	switch {
+	case errors.As(err, &other):
+		return broken("backing", "mapping %s lies on device %s, which is not the volume's %s: %v", d.Name, lower, r.Spec.Backing, err)
+	case errors.Is(err, fs.ErrNotExist):
+		return broken("backing", "the %s of the volume is gone, and mapping %s lies on device %s", r.Spec.Backing, d.Name, lower)
 	}
-	if err != nil {
-		return err
-	}
-	dev, ino, err := m.s.Kernel.FileID(m.image(r.Name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return broken("backing", "the image of the volume is gone, and mapping %s lies on %s", d.Name, loop.File)
-	}
-	if err != nil {
-		return err
-	}
-	if loop.BackingDev != dev || loop.BackingIno != ino || loop.Offset != 0 || loop.SizeLimit != 0 {
-		return broken("backing", "mapping %s lies on %s (%s), which is not the volume's image", d.Name, loop.Path, loop.File)
-	}
-	return nil
+	return err
 }
 
 // lowerDevice reads the device of a crypt target: "cipher key iv_offset MAJOR:MINOR offset [options]".
@@ -286,7 +278,7 @@ func lowerDevice(t sys.DMTarget) (sys.Dev, error) {
 }
 
 // mapping finds the mapping of a volume: nil if it is not open. Somebody else's mapping of the same container is ErrInUse: a second one would mount
-// the same file system twice (F16). The mapping is proven down to the image, so it can be mounted.
+// the same file system twice (F16). The mapping is proven down to the backing, so it can be mounted.
 func (m *Manager) mapping(v *view, r *record) (*sys.DMDevice, error) {
 	d, err := own(v, r)
 	if err != nil || d == nil {

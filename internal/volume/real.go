@@ -12,9 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
-	"github.com/voluks/voluks/internal/backing"
 	"github.com/voluks/voluks/internal/filesystem"
 	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/luks"
@@ -37,81 +35,9 @@ func NewStorage(o StorageOptions) Storage {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return Storage{
-		Files: OSFiles{}, Images: realImages{}, Containers: realContainers{o.Log}, Filesystems: realFilesystems{}, Kernel: realKernel{o.Mounts},
+		Files: OSFiles{}, Backings: realBackings{}, Containers: realContainers{o.Log}, Filesystems: realFilesystems{}, Kernel: realKernel{o.Mounts},
 	}
 }
-
-type realImages struct{}
-
-// sparseNeed is room, in bytes, for what mkfs writes into a new sparse image.
-const sparseNeed = 16 << 20
-
-func (realImages) Create(ctx context.Context, path string, size int64, alloc string) error {
-	full, err := backing.ImageSize(size)
-	if err != nil {
-		return err
-	}
-	// Before anything is allocated: a disk that is filled to the brim on the way to an error hurts everybody else on it. What format and mkfs write must
-	// be there for a sparse image too.
-	need := full
-	if alloc == AllocSparse {
-		need = min(full, backing.HeaderSize+sparseNeed)
-	}
-	if err := backing.Reserve(ctx, filepath.Dir(path), need); err != nil {
-		return err
-	}
-	return backing.At(path).Create(ctx, full, backing.Alloc(alloc))
-}
-
-func (realImages) Size(path string) (int64, error) {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return 0, err
-	}
-	if !info.Mode().IsRegular() {
-		return 0, fmt.Errorf("size of %s: %w", path, sys.ErrNotRegular)
-	}
-	return info.Size() - backing.HeaderSize, nil
-}
-
-func (realImages) Room(path string) (missing, left int64, err error) {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return 0, 0, err
-	}
-	st, err := sys.Statfs(path)
-	if err != nil {
-		return 0, 0, err
-	}
-	const block = 512 // bytes; the unit of st_blocks, whatever the file system's
-	return max(0, info.Size()-info.Sys().(*syscall.Stat_t).Blocks*block), st.Avail, nil
-}
-
-func (realImages) Attach(ctx context.Context, path string) (Attachment, error) {
-	a, err := backing.At(path).Attach(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return realAttachment{a}, nil
-}
-
-type realAttachment struct{ *backing.Attachment }
-
-func (a realAttachment) Dev() string { return a.Path }
-
-func (realImages) Detach(ctx context.Context, path string) error {
-	err := backing.At(path).Detach(ctx)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-func (realImages) ProbeBlank(ctx context.Context, dev string) error {
-	return backing.ProbeBlank(ctx, dev)
-}
-
-func (realImages) Remove(_ context.Context, path string) error { return backing.At(path).Remove() }
 
 type realContainers struct{ log *slog.Logger }
 
@@ -177,28 +103,6 @@ func (k realKernel) Mounts() ([]sys.MountInfo, error) {
 }
 
 func (realKernel) Mappings() ([]sys.DMDevice, error) { return sys.DMList() }
-
-func (realKernel) Loop(major, minor uint32) (sys.Loop, error) { return sys.LoopByDev(major, minor) }
-
-func (realKernel) LoopsOf(path string) ([]sys.Loop, error) {
-	f, err := sys.OpenRegular(path, false)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return sys.LoopsOver(f)
-}
-
-func (realKernel) FileID(path string) (dev, ino uint64, err error) { return fileID(path) }
-
-func fileID(path string) (dev, ino uint64, err error) {
-	f, err := sys.OpenRegular(path, false)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer f.Close()
-	return sys.FileID(f)
-}
 
 func (realKernel) BtrfsDevices(fsUUID string) ([]sys.Dev, error) {
 	dir := filepath.Join("/sys/fs/btrfs", fsUUID, "devices")

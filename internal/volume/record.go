@@ -4,6 +4,7 @@ package volume
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,13 +16,15 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/voluks/voluks/internal/backing"
+	"github.com/voluks/voluks/internal/sys"
 )
 
 const (
 	recordVersion = 1
 	recordFile    = "record.json"
-	imageFile     = "image"
-	newImageFile  = "image.new" // being allocated; renamed once it is whole
+	sectorSize    = 4096 // of a new container; what an image's loop device has too
 	maxRecord     = 64 << 10
 )
 
@@ -41,7 +44,11 @@ type record struct {
 	Weak       bool       `json:"weak,omitempty"`    // the bare mountpoint could not be made immutable
 	Removed    *time.Time `json:"removed,omitempty"` // counts in a tombstone only
 
-	made bool // this process made the image
+	Device *sys.BlockID `json:"device,omitempty"` // what its device was known by when the volume was made
+
+	made  bool // this process made the backing
+	wipe  bool // what is on its device may be destroyed: whoever asked for this volume has named it
+	begun bool // this process has begun to format it
 }
 
 // damagedError is a record that cannot be used. The volume's data is not affected.
@@ -58,7 +65,7 @@ func (e *damagedError) Unwrap() error { return e.err }
 func newRecord(s Spec, now time.Time) *record {
 	return &record{
 		V: recordVersion, Name: s.Name, UUID: uuid.NewString(), FSUUID: uuid.NewString(), State: StatePrepared, Spec: s,
-		SectorSize: imageSectorSize, Created: now.UTC(),
+		SectorSize: sectorSize, Created: now.UTC(),
 	}
 }
 
@@ -180,6 +187,14 @@ func (r *record) check() error {
 	if r.Spec.Size <= 0 {
 		return fmt.Errorf("size %d", r.Spec.Size)
 	}
+	switch kind := r.Spec.Backing; {
+	case !slices.Contains([]string{BackingImage, BackingDevice, BackingLVM}, kind):
+		return fmt.Errorf("unknown backing %q", kind)
+	case (kind == BackingDevice) != (r.Device != nil):
+		return fmt.Errorf("backing %q, and what a device is known by: %t", kind, r.Device != nil)
+	case kind == BackingLVM && backing.CheckLVMName(r.Spec.VG) != nil:
+		return fmt.Errorf("volume group %q", r.Spec.VG)
+	}
 	return nil
 }
 
@@ -198,9 +213,28 @@ func (m *Manager) save(r *record) error {
 	return nil
 }
 
-// image is where the ciphertext lies.
-func (m *Manager) image(name string) string {
-	return filepath.Join(m.o.Paths.VolumeDir(name), imageFile)
+// backing is where the ciphertext of a volume lies.
+func (m *Manager) backing(r *record) Backing { return m.backingIn(m.o.Paths.VolumeDir(r.Name), r) }
+
+// backingIn is the backing of a volume or tombstone that has its record in dir.
+func (m *Manager) backingIn(dir string, r *record) Backing {
+	p := Place{Kind: r.Spec.Backing, Dir: dir, UUID: r.UUID, Device: r.Spec.Device, VG: r.Spec.VG, Pool: r.Spec.Pool}
+	if r.Device != nil {
+		p.ID = *r.Device
+	}
+	return m.s.Backings.At(p)
+}
+
+// door names the volume's container by its one door. A backing that is gone is ErrDamaged around fs.ErrNotExist.
+func (m *Manager) door(ctx context.Context, r *record) (Container, string, error) {
+	path, err := m.backing(r).Door(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = &Error{Code: CodeDamaged, Err: fmt.Errorf("its %s is gone: %w", r.Spec.Backing, err)}
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	return m.s.Containers.At(path), path, nil
 }
 
 // private is where a volume is mounted while it is made: nobody is ever given this path.

@@ -17,11 +17,8 @@ import (
 //	rename of volumes/NAME to removed/UUID        a tombstone, a bare mountpoint     Settle removes the mountpoint
 //	bare mountpoint removed                       a tombstone
 
-// nothingThere refuses to remove a volume at whose mountpoint something is mounted, whatever it is, or whose image a loop device has.
+// nothingThere refuses to remove a volume at whose mountpoint something is mounted, whatever it is, or whose backing somebody has.
 func (m *Manager) nothingThere(r *record) error {
-	inUse := func(format string, args ...any) error {
-		return &Error{Code: CodeInUse, Err: &HeldError{Others: []string{fmt.Sprintf(format, args...)}}}
-	}
 	mounts, err := m.s.Kernel.Mounts()
 	if err != nil {
 		return err
@@ -32,18 +29,19 @@ func (m *Manager) nothingThere(r *record) error {
 	}
 	for _, mount := range mounts {
 		if mountpoint != "" && below(mount.Mountpoint, mountpoint) {
-			return inUse("%s (%s) is mounted on %s", mount.Source, mount.FSType, mount.Mountpoint)
+			other := fmt.Sprintf("%s (%s) is mounted on %s", mount.Source, mount.FSType, mount.Mountpoint)
+			return &Error{Code: CodeInUse, Err: &HeldError{Others: []string{other}}}
 		}
 	}
-	loops, err := m.s.Kernel.LoopsOf(m.image(r.Name))
+	users, err := m.backing(r).Users()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	for _, loop := range loops {
-		return inUse("its image is bound to %s", loop.Path)
+	if len(users) > 0 {
+		return &Error{Code: CodeInUse, Err: &HeldError{Others: users}}
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func (m *Manager) AcceptOlderHeader(ctx context.Context, name string) (receipt K
 		return receipt, err
 	}
 	defer l.Release()
-	c, path, err := m.door(r)
+	c, path, err := m.door(ctx, r)
 	if err != nil {
 		return receipt, err
 	}

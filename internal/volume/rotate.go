@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/voluks/voluks/internal/headerbackup"
@@ -108,7 +107,7 @@ func (m *Manager) changeKeys(ctx context.Context, name, action string, change fu
 		return receipt, err
 	}
 	defer l.Release()
-	c, path, err := m.door(r)
+	c, path, err := m.door(ctx, r)
 	if err != nil {
 		return receipt, err
 	}
@@ -162,29 +161,13 @@ func (m *Manager) lockReady(ctx context.Context, name, op string) (*lock, *recor
 		err = &Error{Code: CodeUnfinished, Err: errors.New("its creation was interrupted: create it again with the same options to finish it, or remove it")}
 	}
 	if err == nil {
-		err = m.checkImage(r)
+		err = m.checkBacking(ctx, r)
 	}
 	if err != nil {
 		l.Release()
 		return nil, nil, err
 	}
 	return l, r, nil
-}
-
-// door is container with the path: the loop device while there is one, the image only while there is none.
-func (m *Manager) door(r *record) (Container, string, error) {
-	path := m.image(r.Name)
-	loops, err := m.s.Kernel.LoopsOf(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "", &Error{Code: CodeDamaged, Err: fmt.Errorf("its image is gone: %w", err)}
-	}
-	if err != nil {
-		return nil, "", err
-	}
-	if len(loops) > 0 {
-		path = loops[0].Path
-	}
-	return m.s.Containers.At(path), path, nil
 }
 
 // catchUp brings the record up to the header, durably. What it knows of the generation never falls.

@@ -68,7 +68,7 @@ func (m *Manager) settleRecord(ctx context.Context, r *record) error {
 	if r.State == StateReady {
 		return nil
 	}
-	c, err := m.container(r)
+	c, _, err := m.door(ctx, r)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -93,19 +93,6 @@ func (m *Manager) settleRecord(ctx context.Context, r *record) error {
 	m.log.Info("an interrupted creation turns out to be complete", "volume", r.Name)
 	r.State = StateReady
 	return m.save(r)
-}
-
-// container names the volume's container by its one door: the loop device while there is one, the image only while there is none.
-func (m *Manager) container(r *record) (Container, error) {
-	image := m.image(r.Name)
-	loops, err := m.s.Kernel.LoopsOf(image)
-	if err != nil {
-		return nil, err
-	}
-	if len(loops) > 0 {
-		return m.s.Containers.At(loops[0].Path), nil
-	}
-	return m.s.Containers.At(image), nil
 }
 
 // sweep forgets Docker's stale holders: Docker never sends Unmount for a container that died with a killed dockerd. A holder is stale when, in two

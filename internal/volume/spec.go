@@ -7,7 +7,10 @@ type Spec struct {
 	Name      string `json:"name"`
 	Size      int64  `json:"size"`                // bytes that the file system gets; the header comes on top
 	FS        string `json:"fs"`                  // ext4, xfs, btrfs
-	Backing   string `json:"backing"`             // image
+	Backing   string `json:"backing"`             // image, device, lvm
+	Device    string `json:"device,omitempty"`    // of backing=device: its stable name
+	VG        string `json:"vg,omitempty"`        // of backing=lvm: the volume group
+	Pool      string `json:"pool,omitempty"`      // of backing=lvm: the thin pool; "": a thick volume
 	UID       int    `json:"uid"`                 // owner of the directory that the container gets
 	GID       int    `json:"gid"`                 // its group
 	Mode      uint32 `json:"mode"`                // its permission bits, such as 0o755
@@ -27,4 +30,7 @@ type Defaults struct {
 	Size       int64  // bytes; [volumes] default_size
 	FS         string // [volumes] default_fs
 	Overcommit bool   // [volumes] overcommit: alternatives to alloc=full are allowed
+
+	Devices      []string // [backing] devices: those that may become volumes
+	VolumeGroups []string // [backing] volume_groups: those in which volumes may be made
 }

@@ -13,40 +13,68 @@ import (
 	"github.com/voluks/voluks/luks"
 )
 
-// imageSectorSize is the sector size of a container in an image: its loop device has blocks of that size.
-const imageSectorSize = 4096
-
 // Storage is everything that a Manager works on. NewStorage makes the real one, volumetest.Fake another; both pass volumetest.Conformance, which is
 // the contract in a form that runs.
 type Storage struct {
 	Files       Files
-	Images      Images
+	Backings    Backings
 	Containers  Containers
 	Filesystems Filesystems
 	Kernel      Kernel
 }
 
-// Images are the backings: files with ciphertext, and the loop devices over them.
-type Images interface {
-	// Create makes the file with room for size bytes of file system and the LUKS header, durable when it returns. A file that exists is an error, and
-	// what failed is gone. No room: *backing.NoSpaceError.
-	Create(ctx context.Context, path string, size int64, alloc string) error
-	// Size is the room for a file system in the file, in bytes; fs.ErrNotExist if there is none.
-	Size(path string) (int64, error)
-	// Room tells of a file how many bytes are promised and not yet taken from the disk, and how many the disk has left for them.
-	Room(path string) (missing, left int64, err error)
-	// Attach puts a loop device over the file, or finds the one that is there. While the attachment is open, and then as long as anything uses the
-	// device, the device stays; after that it goes by itself. backing.ErrInUse if somebody else has the file.
-	Attach(ctx context.Context, path string) (Attachment, error)
-	// Detach makes sure that no loop device is over the file: sys.ErrBusy while something uses it.
-	Detach(ctx context.Context, path string) error
-	// ProbeBlank returns nil only if the device positively holds nothing: *backing.NotBlankError if it does, any other error if that cannot be told.
-	ProbeBlank(ctx context.Context, dev string) error
-	// Remove unlinks the file, or nothing if there is none: backing.ErrInUse while a loop device is over it.
-	Remove(ctx context.Context, path string) error
+// Place says where the ciphertext of a volume lies. It is plain data: nothing is looked up until a Backing of it is asked something.
+type Place struct {
+	Kind   string // of backing, such as BackingImage
+	Dir    string // the directory of the volume or tombstone, in which an image lies
+	UUID   string // of the container; a logical volume has it in its name
+	Device string // path of a device
+	ID     sys.BlockID
+	VG     string // volume group of a logical volume
+	Pool   string // thin pool in it; "": a thick volume
 }
 
-// Attachment is an image on a loop device.
+// Backings are where ciphertext lies, of whatever kind.
+type Backings interface {
+	// At names a backing. It touches nothing.
+	At(Place) Backing
+	// Identify tells what the block device that a path leads to is known by; fs.ErrNotExist if it leads nowhere.
+	Identify(path string) (sys.BlockID, error)
+}
+
+// Backing is the place of one container: an image with its loop device, or a block device of another kind. fs.ErrNotExist: it is not there.
+type Backing interface {
+	// Create makes it with room for size bytes of file system and the LUKS header, durable and whole when it returns. One that exists is fs.ErrExist, and
+	// is left alone; what an earlier Create that was killed left is made anew, and what failed is gone. No room: *backing.NoSpaceError.
+	Create(ctx context.Context, size int64, alloc string) error
+	// Size is the room for a file system in it, in bytes.
+	Size(ctx context.Context) (int64, error)
+	// Room tells how many bytes are promised and not yet taken from what is below, and how many that has left for them. It does no device I/O.
+	Room() (missing, left int64, err error)
+	// Attach makes a block device of it, or finds the one that is there. While the attachment is open, and then as long as anything uses the device, the
+	// device stays this backing. backing.ErrInUse if somebody else has it.
+	Attach(ctx context.Context) (Attachment, error)
+	// Detach undoes Attach, as far as there is anything to undo: sys.ErrBusy while something uses it. One that is not there is success.
+	Detach(ctx context.Context) error
+	// Door is the one path by which the container in it is to be read and written at this moment (an image is not to be touched behind its loop device).
+	Door(ctx context.Context) (string, error)
+	// Users says in words who keeps it attached; none if nobody does.
+	Users() ([]string, error)
+	// Is finds out whether a block device of the kernel's tables is this backing: nil if it is, *backing.OtherError if positively not, any other error if
+	// that cannot be told. It does no device I/O.
+	Is(d sys.Dev) error
+	// ProbeBlank returns nil only if the device that Attach gave positively holds nothing: *backing.NotBlankError if it does, any other error if that
+	// cannot be told.
+	ProbeBlank(ctx context.Context, dev string) error
+	// Wipe destroys what the device holds as far as anybody recognises it, so that it then is ready to be formatted, and makes sure that it did. It is for
+	// a device whose owner has named it for this.
+	Wipe(ctx context.Context, dev string) error
+	// Remove gives its space back, with what a killed Create left, or does nothing if there is none: backing.ErrInUse while it is attached. A device stays
+	// as it is.
+	Remove(ctx context.Context) error
+}
+
+// Attachment is a backing as a block device.
 type Attachment interface {
 	Dev() string  // such as /dev/loop3
 	Close() error // may be called again
@@ -97,12 +125,6 @@ type Kernel interface {
 	Mounts() ([]sys.MountInfo, error)
 	// Mappings are all device-mapper devices.
 	Mappings() ([]sys.DMDevice, error)
-	// Loop describes a loop device; sys.ErrNotExist if the device is none, or bound to nothing.
-	Loop(major, minor uint32) (sys.Loop, error)
-	// LoopsOf are the loop devices over a file, whoever made them; fs.ErrNotExist if there is no such file.
-	LoopsOf(path string) ([]sys.Loop, error)
-	// FileID returns device and inode number of a file.
-	FileID(path string) (dev, ino uint64, err error)
 	// BtrfsDevices are the devices of a mounted btrfs; none if no btrfs with that UUID is mounted.
 	BtrfsDevices(fsUUID string) ([]sys.Dev, error)
 	// FSErrors is how many errors the file system on a mapping has recorded, as far as it counts them (ext4 does): 0 if it does not.

@@ -5,8 +5,6 @@ package volume
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 
 	"github.com/voluks/voluks/keyslot"
 )
@@ -32,17 +30,14 @@ func (m *Manager) Unlockable(ctx context.Context, name string) (err error) {
 	if d, err := own(v, r); err != nil || d != nil {
 		return err
 	}
-	if err := m.checkImage(r); err != nil {
+	if err := m.checkBacking(ctx, r); err != nil {
 		return err
 	}
 	k, err := m.keyring(ctx)
 	if err != nil {
 		return err
 	}
-	c, err := m.container(r)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &Error{Code: CodeDamaged, Err: fmt.Errorf("its image is gone: %w", err)}
-	}
+	c, _, err := m.door(ctx, r)
 	if err != nil {
 		return err
 	}

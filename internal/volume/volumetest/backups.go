@@ -119,7 +119,7 @@ func (b backups) Restore(_ *keyslot.Keyring, device string, image *headerbackup.
 		return nil, err
 	}
 	for _, m := range b.m.mappings {
-		if m.loop == l && l != nil {
+		if m.lower == l && l != nil {
 			b.m.misuse("restore under the open mapping %s", m.name)
 		}
 	}

@@ -31,7 +31,7 @@ import (
 // lies in it may be left behind, what the kernel holds is gone after each test.
 func Conformance(t *testing.T, open func(t *testing.T) (volume.Storage, string)) {
 	for name, test := range map[string]func(*suite){
-		"files": func(s *suite) { FilesConformance(s.T, s.Files, s.dir) }, "images": images_, "container": container_, "mapping": mapping_, "ext4": func(s *suite) { s.filesystem(filesystem.Ext4, 32<<20) },
+		"files": func(s *suite) { FilesConformance(s.T, s.Files, s.dir) }, "image": image_, "container": container_, "mapping": mapping_, "ext4": func(s *suite) { s.filesystem(filesystem.Ext4, 32<<20) },
 		"btrfs": func(s *suite) { s.filesystem(filesystem.Btrfs, 128<<20) }, "xfs": func(s *suite) { s.filesystem(filesystem.XFS, 320<<20) },
 		"mountpoint": mountpoint_, "kernel": kernel_,
 	} {
@@ -108,61 +108,91 @@ func FilesConformance(t *testing.T, f volume.Files, dir string) {
 	}
 }
 
-// image makes an attached image, which goes with the test.
-func (s *suite) image(name string, size int64) (path string, a volume.Attachment) {
+// backing names an image that is the only one in a directory of its own.
+func (s *suite) backing(name string) volume.Backing {
 	s.Helper()
-	path = filepath.Join(s.dir, name)
-	s.ok(s.Images.Create(s.Context(), path, size, volume.AllocSparse))
-	a, err := s.Images.Attach(s.Context(), path)
-	s.ok(err)
-	s.Cleanup(func() { a.Close() })
-	return path, a
+	dir := filepath.Join(s.dir, name)
+	s.ok(s.Files.Mkdir(dir, 0o700))
+	return s.Backings.At(volume.Place{Kind: volume.BackingImage, Dir: dir})
 }
 
-func images_(s *suite) {
+// image makes an attached image, which goes with the test.
+func (s *suite) image(name string, size int64) (b volume.Backing, a volume.Attachment) {
+	s.Helper()
+	b = s.backing(name)
+	s.ok(b.Create(s.Context(), size, volume.AllocSparse))
+	a, err := b.Attach(s.Context())
+	s.ok(err)
+	s.Cleanup(func() { a.Close() })
+	return b, a
+}
+
+// lower is the device that a mapping lies on.
+func (s *suite) lower(d *sys.DMDevice) sys.Dev {
+	s.Helper()
+	var lower sys.Dev
+	if n, err := fmt.Sscanf(strings.Fields(d.Targets[0].Params)[3], "%d:%d", &lower.Major, &lower.Minor); n != 2 {
+		s.Fatal(err)
+	}
+	return lower
+}
+
+func image_(s *suite) {
 	ctx := s.Context()
-	s.ok(s.Images.Remove(ctx, filepath.Join(s.dir, "none")))
-	_, err := s.Images.Attach(ctx, filepath.Join(s.dir, "none"))
+	none := s.backing("none")
+	s.ok(none.Remove(ctx))
+	s.ok(none.Detach(ctx))
+	_, err := none.Attach(ctx)
 	s.is(err, fs.ErrNotExist)
-	_, err = s.Kernel.LoopsOf(filepath.Join(s.dir, "none"))
+	_, err = none.Size(ctx)
 	s.is(err, fs.ErrNotExist)
-	_, _, err = s.Kernel.FileID(filepath.Join(s.dir, "none"))
+	_, err = none.Door(ctx)
+	s.is(err, fs.ErrNotExist)
+	_, err = none.Users()
 	s.is(err, fs.ErrNotExist)
 
-	path, a := s.image("image", 20<<20)
-	s.is(s.Images.Create(ctx, path, 20<<20, volume.AllocFull), fs.ErrExist)
-	if size, err := s.Images.Size(path); err != nil || size != 20<<20 {
+	i, a := s.image("one", 20<<20)
+	s.is(i.Create(ctx, 20<<20, volume.AllocFull), fs.ErrExist)
+	if size, err := i.Size(ctx); err != nil || size != 20<<20 { // F8
 		s.Errorf("size %d, %v", size, err)
 	}
-	s.ok(s.Images.ProbeBlank(ctx, a.Dev()))
-	b, err := s.Images.Attach(ctx, path)
+	s.ok(i.ProbeBlank(ctx, a.Dev()))
+	b, err := i.Attach(ctx)
 	s.ok(err)
 	if a.Dev() != b.Dev() {
 		s.Errorf("attached twice: %s and %s", a.Dev(), b.Dev())
 	}
-	loops, err := s.Kernel.LoopsOf(path)
-	dev, ino, err2 := s.Kernel.FileID(path)
-	if err != nil || err2 != nil || len(loops) != 1 || loops[0].Path != a.Dev() || loops[0].BackingDev != dev || loops[0].BackingIno != ino {
-		s.Fatalf("loops %+v of file %d %d, %v, %v", loops, dev, ino, err, err2)
+	attached := func() bool {
+		s.Helper()
+		users, err := i.Users()
+		s.ok(err)
+		return len(users) > 0
 	}
-	if l, err := s.Kernel.Loop(loops[0].Major, loops[0].Minor); err != nil || l != loops[0] {
-		s.Errorf("got %+v, %v", l, err)
+	if door, err := i.Door(ctx); err != nil || door != a.Dev() || !attached() {
+		s.Errorf("door %s, %v", door, err)
 	}
 	s.ok(a.Close())
-	if loops, err := s.Kernel.LoopsOf(path); err != nil || len(loops) != 1 {
-		s.Errorf("the device went with one of two users: %v, %v", loops, err)
+	if !attached() {
+		s.Error("the device went with one of two users")
 	}
 	for range 2 {
 		s.ok(b.Close())
 	}
-	s.ok(s.Images.Detach(ctx, path))
-	if loops, err := s.Kernel.LoopsOf(path); err != nil || len(loops) != 0 {
-		s.Errorf("still %v, %v", loops, err)
+	s.ok(i.Detach(ctx))
+	s.ok(i.Detach(ctx))
+	if door, err := i.Door(ctx); err != nil || door == a.Dev() || attached() {
+		s.Errorf("door %s, %v", door, err)
 	}
-	s.ok(s.Images.Detach(ctx, path))
-	s.ok(s.Images.Remove(ctx, path))
-	_, _, err = s.Kernel.FileID(path)
+	var other *backing.OtherError
+	if err := i.Is(sys.Dev{Major: 1, Minor: 3}); !errors.As(err, &other) { // /dev/null's numbers, as a block device a RAM disk
+		s.Errorf("another device: %v", err)
+	}
+	s.ok(i.Remove(ctx))
+	_, err = i.Size(ctx)
 	s.is(err, fs.ErrNotExist)
+	// What was removed is made anew.
+	s.ok(i.Create(ctx, 20<<20, volume.AllocFull))
+	s.ok(i.Remove(ctx))
 }
 
 func (s *suite) key() *secret.Key {
@@ -174,12 +204,12 @@ func (s *suite) key() *secret.Key {
 }
 
 // formatted makes a container with a slot.
-func (s *suite) formatted(name string, size int64) (path string, a volume.Attachment, c volume.Container, id string, key *secret.Key) {
+func (s *suite) formatted(name string, size int64) (b volume.Backing, a volume.Attachment, c volume.Container, id string, key *secret.Key) {
 	s.Helper()
-	path, a = s.image(name, size)
+	b, a = s.image(name, size)
 	c, id, key = s.Containers.At(a.Dev()), uuid.NewString(), s.key()
 	s.ok(c.Format(luks.FormatParams{UUID: id, Label: "label", Subsystem: "voluks", SectorSize: 4096, Slot: 31, Key: key}))
-	return path, a, c, id, key
+	return b, a, c, id, key
 }
 
 func container_(s *suite) {
@@ -188,7 +218,7 @@ func container_(s *suite) {
 	_, err := s.Containers.At(blank.Dev()).Header()
 	s.is(err, header.ErrNotLUKS)
 
-	path, a, c, id, key := s.formatted("image", 20<<20)
+	b, a, c, id, key := s.formatted("image", 20<<20)
 	h, err := c.Header()
 	s.ok(err)
 	s.ok(h.Strict(header.Expect{UUID: id, SectorSize: 4096}))
@@ -196,7 +226,7 @@ func container_(s *suite) {
 		s.Errorf("header %+v", h)
 	}
 	var not *backing.NotBlankError
-	if err := s.Images.ProbeBlank(ctx, a.Dev()); !errors.As(err, &not) {
+	if err := b.ProbeBlank(ctx, a.Dev()); !errors.As(err, &not) {
 		s.Errorf("a container is blank: %v", err)
 	}
 
@@ -248,7 +278,9 @@ func container_(s *suite) {
 
 	// The same through the file once it is not attached.
 	s.ok(a.Close())
-	s.ok(s.Images.Detach(ctx, path))
+	s.ok(b.Detach(ctx))
+	path, err := b.Door(ctx)
+	s.ok(err)
 	h, err = s.Containers.At(path).Header()
 	if err != nil || h.UUID != id || len(h.Keyslots) != 1 || len(h.Tokens) != 1 {
 		s.Errorf("header %+v, %v", h, err)
@@ -257,7 +289,7 @@ func container_(s *suite) {
 
 func mapping_(s *suite) {
 	ctx := s.Context()
-	path, a, c, id, key := s.formatted("image", 20<<20)
+	b, a, c, id, key := s.formatted("image", 20<<20)
 	name := luks.MappingName(id)
 	find := func() *sys.DMDevice {
 		s.Helper()
@@ -287,26 +319,26 @@ func mapping_(s *suite) {
 	if d == nil {
 		s.Fatal("no mapping")
 	}
-	loops, err := s.Kernel.LoopsOf(path)
-	s.ok(err)
-	s.ok(luks.CheckTable(d, luks.Table{UUID: id, Name: name, SectorSize: 4096, Length: 20 << 20, Device: sys.Dev{Major: loops[0].Major, Minor: loops[0].Minor}}))
+	s.ok(luks.CheckTable(d, luks.Table{UUID: id, Name: name, SectorSize: 4096, Length: 20 << 20}))
+	s.ok(b.Is(s.lower(d)))
 	if d.Suspended || d.OpenCount != 0 {
 		s.Errorf("got %+v", d)
 	}
-	if _, err := s.Kernel.Loop(d.Major, d.Minor); !errors.Is(err, sys.ErrNotExist) {
-		s.Errorf("a mapping is a loop device: %v", err)
+	var other *backing.OtherError
+	if err := b.Is(sys.Dev{Major: d.Major, Minor: d.Minor}); !errors.As(err, &other) {
+		s.Errorf("a mapping is its own backing: %v", err)
 	}
 	// The mapping keeps the device.
 	s.ok(a.Close())
 	short, cancel := context.WithTimeout(s.Context(), 50*time.Millisecond)
 	defer cancel()
-	s.is(s.Images.Detach(short, path), sys.ErrBusy)
+	s.is(b.Detach(short), sys.ErrBusy)
 	if h, err := c.Header(); err != nil || h.UUID != id {
 		s.Errorf("header of an open container: %v", err)
 	}
 	s.ok(s.Containers.Close(name))
 	s.is(s.Containers.Close(name), luks.ErrNotActive)
-	s.ok(s.Images.Detach(ctx, path))
+	s.ok(b.Detach(ctx))
 	if find() != nil {
 		s.Error("the mapping is still there")
 	}
@@ -314,7 +346,7 @@ func mapping_(s *suite) {
 
 func (s *suite) filesystem(kind filesystem.Type, size int64) {
 	ctx := s.Context()
-	path, a, c, id, key := s.formatted("image", size)
+	b, a, c, id, key := s.formatted("image", size)
 	name := luks.MappingName(id)
 	dev := "/dev/mapper/" + name
 	s.ok(c.Open(luks.OpenParams{Name: name, Slot: 31, Key: key, Expect: header.Expect{UUID: id}}))
@@ -352,7 +384,7 @@ func (s *suite) filesystem(kind filesystem.Type, size int64) {
 		s.ok(s.Filesystems.Unmount(ctx, target))
 	}
 	s.ok(s.Containers.Close(name))
-	s.ok(s.Images.Detach(ctx, path))
+	s.ok(b.Detach(ctx))
 }
 
 // mounted checks what the kernel's tables say of a mounted mapping.
@@ -437,6 +469,4 @@ func kernel_(s *suite) {
 	if !slices.ContainsFunc(mounts, func(m sys.MountInfo) bool { return m.Mountpoint == "/" }) {
 		s.Error(fmt.Sprint("no root in ", mounts))
 	}
-	_, err = s.Kernel.Loop(1, 3) // /dev/mem's numbers, as a block device a RAM disk
-	s.is(err, sys.ErrNotExist)
 }

@@ -40,7 +40,7 @@ func (p containers) Close(name string) error {
 		return err
 	}
 	delete(p.m.mappings, name)
-	p.m.autoclear(m.loop)
+	p.m.autoclear(m.lower)
 	done()
 	return p.alive()
 }
@@ -112,7 +112,7 @@ func (b *box) Format(p luks.FormatParams) error {
 		return errors.New("misuse")
 	}
 	for _, m := range b.m.mappings {
-		if m.loop == l {
+		if m.lower == l {
 			b.m.misuse("format under the open mapping %s", m.name)
 		}
 	}
@@ -338,7 +338,7 @@ func (b *box) Open(p luks.OpenParams) error {
 	if err != nil {
 		return err
 	}
-	m := &mapping{name: p.Name, uuid: c.uuid, loop: l, box: c}
+	m := &mapping{name: p.Name, uuid: c.uuid, lower: l, box: c}
 	for taken := true; taken; {
 		taken = false
 		for _, other := range b.m.mappings {

@@ -20,7 +20,7 @@ func (f *Machine) Process() *Process { return &Process{&process{m: f}} }
 // Storage is the machine as this process sees it.
 func (p *Process) Storage() volume.Storage {
 	return volume.Storage{
-		Files: files{process: p.p}, Images: images{p.p}, Containers: containers{p.p}, Filesystems: filesystems{p.p}, Kernel: kernel{p.p},
+		Files: files{process: p.p}, Backings: backings{p.p}, Containers: containers{p.p}, Filesystems: filesystems{p.p}, Kernel: kernel{p.p},
 	}
 }
 
@@ -205,8 +205,7 @@ func (f *Machine) Pin(image string) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	l := &loop{file: id, path: image, pinned: true, minor: 90}
-	f.loops[l.minor] = l
+	f.bound(id, image, 90).pinned = true
 }
 
 // Damage ruins both copies of the header in an image; Blank makes a blank image of it, and Junk puts something that is not a header there.

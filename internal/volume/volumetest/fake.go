@@ -32,7 +32,9 @@ type Machine struct {
 	disks      map[fileID]*disk
 	backups    map[string][]snapshot // of headers, by UUID
 	copied     []snapshot            // by somebody else
-	loops      map[uint32]*loop
+	loops      map[uint32]*block
+	devices    map[string]*block            // what stable names lead to
+	groups     map[string]map[string]*block // volume groups, with what is in them by name
 	mappings   map[string]*mapping
 	mounts     []*mount // of the host, in the order of mounting
 	namespaces []*namespace
@@ -41,6 +43,7 @@ type Machine struct {
 	bare       map[string]bool // bare mountpoints
 	nextID     int             // of mounts
 	boots      int
+	disksMade  uint32
 	log        []string
 	weak       bool  // bare mountpoints cannot be made immutable
 	unknown    bool  // /proc cannot be read
@@ -50,18 +53,21 @@ type Machine struct {
 
 type fileID struct{ dev, ino uint64 }
 
-type loop struct {
-	minor  uint32
-	file   fileID
-	path   string
-	refs   int  // open attachments
-	pinned bool // bound by somebody who does not let go
+// block is a block device below mappings: a loop device over a file, which goes with its last user, or one that stays.
+type block struct {
+	sys.Dev // with the path of its node as name
+	id      sys.BlockID
+	disk    *disk
+	file    fileID // of a loop device
+	path    string // of that file
+	refs    int    // open attachments
+	pinned  bool   // does not go with its last user
 }
 
 type mapping struct {
 	name, uuid string
 	minor      uint32
-	loop       *loop
+	lower      *block
 	box        *container
 	suspended  bool
 	errors     int    // that the file system on it has seen
@@ -95,7 +101,7 @@ const (
 // NewMachine makes a machine that was just booted and has empty disks.
 func NewMachine(t testing.TB) *Machine {
 	return &Machine{
-		t: t, disks: map[fileID]*disk{}, backups: map[string][]snapshot{}, loops: map[uint32]*loop{}, mappings: map[string]*mapping{}, open: map[string]bool{},
+		t: t, disks: map[fileID]*disk{}, backups: map[string][]snapshot{}, loops: map[uint32]*block{}, devices: map[string]*block{}, groups: map[string]map[string]*block{}, mappings: map[string]*mapping{}, open: map[string]bool{},
 		processes: map[int]uint64{}, bare: map[string]bool{}, left: 1 << 40, nextID: rootID + 1, boots: 1,
 	}
 }
@@ -117,7 +123,7 @@ func (f *Machine) Log() []string {
 func (f *Machine) Reboot() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.loops, f.mappings = map[uint32]*loop{}, map[string]*mapping{}
+	f.loops, f.mappings = map[uint32]*block{}, map[string]*mapping{}
 	f.mounts, f.namespaces, f.open = nil, nil, map[string]bool{}
 	f.processes = map[int]uint64{}
 	f.boots++
@@ -130,7 +136,7 @@ func (f *Machine) Tables() []string {
 	defer f.mu.Unlock()
 	var all []string
 	for _, l := range f.loops {
-		all = append(all, fmt.Sprintf("loop%d over %s", l.minor, l.path))
+		all = append(all, fmt.Sprintf("%s over %s", l.Name, l.path))
 	}
 	for name := range f.mappings {
 		all = append(all, "mapping "+name)
@@ -150,7 +156,7 @@ type process struct {
 	failAt  int   // 0: never
 	failure error // of step failAt
 	dead    bool
-	held    []*loop // open attachments
+	held    []*block // open attachments
 }
 
 // step announces a write. An error means that it does not take place. The returned function is called when it has taken place.
@@ -199,21 +205,21 @@ func (p *process) begin(ctx context.Context) (func(), error) {
 }
 
 // autoclear unbinds a loop device that nobody uses.
-func (f *Machine) autoclear(l *loop) {
+func (f *Machine) autoclear(l *block) {
 	if l.refs > 0 || l.pinned {
 		return
 	}
 	for _, m := range f.mappings {
-		if m.loop == l {
+		if m.lower == l {
 			return
 		}
 	}
-	if f.loops[l.minor] == l {
-		delete(f.loops, l.minor)
+	if f.loops[l.Minor] == l {
+		delete(f.loops, l.Minor)
 	}
 }
 
-func (f *Machine) loopOver(id fileID) *loop {
+func (f *Machine) loopOver(id fileID) *block {
 	for _, l := range f.loops {
 		if l.file == id {
 			return l
@@ -222,15 +228,15 @@ func (f *Machine) loopOver(id fileID) *loop {
 	return nil
 }
 
-// disk is the one behind a path: of an image, or of the loop device over one.
-func (f *Machine) disk(path string) (*disk, *loop, error) {
-	var minor uint32
-	if n, _ := fmt.Sscanf(path, "/dev/loop%d", &minor); n == 1 {
-		l := f.loops[minor]
-		if l == nil {
-			return nil, nil, &os.PathError{Op: "open", Path: path, Err: errors.New("no such device or address")}
+// disk is the one behind a path: of an image, or of a block device.
+func (f *Machine) disk(path string) (*disk, *block, error) {
+	for _, l := range f.blocks() {
+		if l.Name == path {
+			return l.disk, l, nil
 		}
-		return f.disks[l.file], l, nil
+	}
+	if strings.HasPrefix(path, "/dev/loop") {
+		return nil, nil, &os.PathError{Op: "open", Path: path, Err: errors.New("no such device or address")}
 	}
 	id, err := identify(path)
 	if err != nil {

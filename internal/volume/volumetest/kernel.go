@@ -49,10 +49,9 @@ func (p kernel) Mappings() ([]sys.DMDevice, error) {
 	defer unlock()
 	var all []sys.DMDevice
 	for _, m := range p.m.mappings {
-		d := p.m.disks[m.loop.file]
 		params := m.table
 		if params == "" {
-			params = fmt.Sprintf("aes-xts-plain64 :64:logon:cryptsetup:%s-d0 0 %d:%d 32768", m.uuid, loopMajor, m.loop.minor)
+			params = fmt.Sprintf("aes-xts-plain64 :64:logon:cryptsetup:%s-d0 0 %d:%d 32768", m.uuid, m.lower.Major, m.lower.Minor)
 			if m.box.sectorSize != 512 {
 				params += fmt.Sprintf(" 1 sector_size:%d", m.box.sectorSize)
 			}
@@ -64,55 +63,10 @@ func (p kernel) Mappings() ([]sys.DMDevice, error) {
 		all = append(all, sys.DMDevice{
 			Name: m.name, UUID: "CRYPT-LUKS2-" + strings.ReplaceAll(m.uuid, "-", "") + "-" + m.name, Major: dmMajor, Minor: m.minor,
 			OpenCount: count, Suspended: m.suspended,
-			Targets: []sys.DMTarget{{Length: uint64(d.size-16<<20) / 512, Type: "crypt", Params: params}},
+			Targets: []sys.DMTarget{{Length: uint64(m.lower.disk.size-16<<20) / 512, Type: "crypt", Params: params}},
 		})
 	}
 	return all, nil
-}
-
-func (l *loop) describe() sys.Loop {
-	return sys.Loop{
-		Path: fmt.Sprintf("/dev/loop%d", l.minor), Major: loopMajor, Minor: l.minor, BackingDev: l.file.dev, BackingIno: l.file.ino,
-		BlockSize: 4096, Direct: true, Autoclear: true, File: l.path,
-	}
-}
-
-func (p kernel) Loop(major, minor uint32) (sys.Loop, error) {
-	unlock, err := p.begin(context.Background())
-	if err != nil {
-		return sys.Loop{}, err
-	}
-	defer unlock()
-	if l := p.m.loops[minor]; l != nil && major == loopMajor {
-		return l.describe(), nil
-	}
-	return sys.Loop{}, sys.ErrNotExist
-}
-
-func (p kernel) LoopsOf(path string) ([]sys.Loop, error) {
-	unlock, err := p.begin(context.Background())
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	id, err := identify(path)
-	if err != nil {
-		return nil, err
-	}
-	if l := p.m.loopOver(id); l != nil {
-		return []sys.Loop{l.describe()}, nil
-	}
-	return nil, nil
-}
-
-func (p kernel) FileID(path string) (dev, ino uint64, err error) {
-	unlock, err := p.begin(context.Background())
-	if err != nil {
-		return 0, 0, err
-	}
-	defer unlock()
-	id, err := identify(path)
-	return id.dev, id.ino, err
 }
 
 func (p kernel) BtrfsDevices(fsUUID string) ([]sys.Dev, error) {
