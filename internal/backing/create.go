@@ -91,10 +91,10 @@ func allocate(ctx context.Context, f *os.File, size int64, a Alloc) error {
 // createError turns "disk full" into a *NoSpaceError with the figures.
 func (i *Image) createError(need int64, fs sys.FSStat, err error) error {
 	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("create image %s: %w", i.path, err)
+		return fmt.Errorf("allocate image %s: %w", i.path, err)
 	}
 	n := &NoSpaceError{Path: filepath.Dir(i.path), Need: need, Avail: fs.Avail, Inodes: fs.Files > 0 && fs.FilesFree == 0}
-	return fmt.Errorf("create image: %w: %w", n, err)
+	return fmt.Errorf("allocate image: %w: %w", n, err)
 }
 
 // Reserve returns nil if dir's file system has room for need more bytes now, and a *NoSpaceError otherwise. Space that only root could use does not

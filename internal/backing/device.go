@@ -36,17 +36,16 @@ func Identify(path string) (sys.BlockID, error) {
 // same compares what a device is known by now with what it was when the volume was made. A disk with a name of its own may have grown meanwhile, as
 // those of clouds do; without one, the size is all that it has.
 func same(now, then sys.BlockID) error {
-	size, block := then.Size, then.Block
+	want := then
 	if len(then.Names()) > 0 {
-		size = now.Size
+		want.Size = now.Size
 	}
-	then.Size, now.Size, then.Block, now.Block = size, now.Size, 0, 0
-	if now != then {
-		then.Size = size
+	want.Block = now.Block
+	switch {
+	case now != want:
 		return other("it has %s; the volume's has %s", now, then)
-	}
-	if now.Block = block; now.Block > block {
-		return other("it addresses blocks of %d bytes, and did of %d", now.Block, block)
+	case now.Block > then.Block:
+		return other("it addresses blocks of %d bytes, and did of %d", now.Block, then.Block)
 	}
 	return nil
 }

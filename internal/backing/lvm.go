@@ -62,12 +62,13 @@ func findLV(ctx context.Context, vg, name string) (int64, error) {
 	if len(all.Report) != 1 || len(all.Report[0].LV) > 1 {
 		return bad(errors.New("not one report of one volume"))
 	}
-	for _, lv := range all.Report[0].LV {
-		size, err := strconv.ParseInt(lv.Size, 10, 64)
-		if err != nil || lv.Name != name {
-			return bad(fmt.Errorf("volume %q, size %q", lv.Name, lv.Size))
-		}
-		return size, nil
+	if len(all.Report[0].LV) == 0 {
+		return 0, &os.PathError{Op: "find logical volume", Path: vg + "/" + name, Err: os.ErrNotExist}
 	}
-	return 0, &os.PathError{Op: "find logical volume", Path: vg + "/" + name, Err: os.ErrNotExist}
+	lv := all.Report[0].LV[0]
+	size, err := strconv.ParseInt(lv.Size, 10, 64)
+	if err != nil || lv.Name != name {
+		return bad(fmt.Errorf("volume %q, size %q", lv.Name, lv.Size))
+	}
+	return size, nil
 }

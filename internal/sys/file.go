@@ -22,9 +22,11 @@ const (
 func Fallocate(f *os.File, size int64) error { return FallocateRange(f, 0, size) }
 
 // FallocateRange is Fallocate for length bytes at off, so that a large reservation can be made in steps.
-func FallocateRange(f *os.File, off, length int64) error {
+func FallocateRange(f *os.File, off, length int64) error { return fallocate(f, 0, off, length) }
+
+func fallocate(f *os.File, mode uint32, off, length int64) error {
 	err := control(f, func(fd int) error {
-		return retry(func() error { return unix.Fallocate(fd, 0, off, length) })
+		return retry(func() error { return unix.Fallocate(fd, mode, off, length) })
 	})
 	if unsupported(err) {
 		return fmt.Errorf("reserve %d bytes for %s: %w: %w", length, f.Name(), err, errors.ErrUnsupported)
@@ -33,6 +35,12 @@ func FallocateRange(f *os.File, off, length int64) error {
 		return fmt.Errorf("reserve %d bytes for %s: %w", length, f.Name(), err)
 	}
 	return nil
+}
+
+// FallocateBeyond reserves blocks for length bytes at off without making the file longer. A truncation to the size that the file has gives back what lies
+// beyond its end. Errors are those of FallocateRange.
+func FallocateBeyond(f *os.File, off, length int64) error {
+	return fallocate(f, unix.FALLOC_FL_KEEP_SIZE, off, length)
 }
 
 // SetNoCOW switches copy-on-write (and with it checksums and compression) off for f, which must still be empty. Where that does not exist (all

@@ -209,4 +209,18 @@ func (l Loop) Hold() (*os.File, error) {
 	return nil, err
 }
 
+// LoopSetCapacity makes the device as large as its file is by now. ErrNotExist if it is not bound to that file any more.
+func LoopSetCapacity(l Loop) error {
+	f, err := l.Hold()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = control(f, func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0) })
+	if err != nil {
+		return fmt.Errorf("enlarge %s: %w", l.Path, err)
+	}
+	return nil
+}
+
 func loopPath(number int) string { return "/dev/loop" + strconv.Itoa(number) }

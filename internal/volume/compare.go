@@ -36,6 +36,9 @@ func (s *Spec) differences(want Spec) []Difference {
 		if !slices.Contains(s.Given, option) && !slices.Contains(want.Given, option) {
 			continue
 		}
+		if option == "size" && s.GrownFrom != 0 && want.Size == s.GrownFrom {
+			continue // the Compose file says what it said, and must not be asked to change: Compose would offer to make the volume anew
+		}
 		if have[option] != wanted[option] {
 			diffs = append(diffs, Difference{option, orNothing(have[option]), orNothing(wanted[option])})
 		}

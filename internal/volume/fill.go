@@ -116,27 +116,10 @@ func (m *Manager) makeFilesystem(ctx context.Context, l *lock, r *record, u *und
 
 // visit mounts the new file system where nobody looks, makes the data directory or only asks for it, and unmounts again.
 func (m *Manager) visit(ctx context.Context, r *record, spec filesystem.Spec, u *undo, make bool) (has bool, err error) {
-	target := m.private(r.UUID)
-	for _, dir := range []string{filepath.Dir(target), target} {
-		if err := m.s.Files.Mkdir(dir, 0o700); err != nil {
-			return false, err
-		}
+	target, leave, err := m.mountPrivately(ctx, r, spec, u)
+	if err != nil {
+		return false, err
 	}
-	if err := m.s.Filesystems.Mount(ctx, mappingPath(r.UUID), target, spec); err != nil {
-		return false, errors.Join(err, m.s.Files.Remove(target))
-	}
-	// Unmounting is what writes everything out, so that it works is part of success; what fails here is tried again by u.
-	mounted := true
-	leave := func(ctx context.Context) error {
-		if mounted {
-			if err := m.unmount(ctx, target); err != nil {
-				return err
-			}
-			mounted = false
-		}
-		return m.s.Files.Remove(target)
-	}
-	u.add("unmount the new file system", leave)
 	if make {
 		if err := m.s.Filesystems.MakeData(target, r.Spec.UID, r.Spec.GID, fileMode(r.Spec.Mode)); err != nil {
 			return false, err
@@ -147,6 +130,32 @@ func (m *Manager) visit(ctx context.Context, r *record, spec filesystem.Spec, u 
 		return false, err
 	}
 	return has, leave(ctx)
+}
+
+// mountPrivately mounts the open mapping where nobody looks. leave takes it off again, and so does u.
+func (m *Manager) mountPrivately(ctx context.Context, r *record, spec filesystem.Spec, u *undo) (target string, leave func(context.Context) error, err error) {
+	target = m.private(r.UUID)
+	for _, dir := range []string{filepath.Dir(target), target} {
+		if err := m.s.Files.Mkdir(dir, 0o700); err != nil {
+			return "", nil, err
+		}
+	}
+	if err := m.s.Filesystems.Mount(ctx, mappingPath(r.UUID), target, spec); err != nil {
+		return "", nil, errors.Join(err, m.s.Files.Remove(target))
+	}
+	// Unmounting is what writes everything out, so that it works is part of success; what fails here is tried again by u.
+	mounted := true
+	leave = func(ctx context.Context) error {
+		if mounted {
+			if err := m.unmount(ctx, target); err != nil {
+				return err
+			}
+			mounted = false
+		}
+		return m.s.Files.Remove(target)
+	}
+	u.add("unmount its file system", leave)
+	return target, leave, nil
 }
 
 // fileMode turns permission bits as chmod has them into Go's.
@@ -162,21 +171,31 @@ func fileMode(bits uint32) fs.FileMode {
 
 // open unlocks and activates the container; u closes it.
 func (m *Manager) open(ctx context.Context, k *keyslot.Keyring, c Container, r *record, u *undo) error {
-	slot, key, err := keyslot.Unlock(ctx, c, k)
+	p, err := m.openParams(ctx, k, c, r)
 	if err != nil {
 		return err
 	}
-	defer key.Wipe()
+	defer p.Key.Wipe()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	name := luks.MappingName(r.UUID)
-	if err := c.Open(luks.OpenParams{
-		Name: name, Slot: slot, Key: key, Expect: r.expect(), Discard: r.Spec.Discard,
-	}); err != nil {
+	return m.openWith(c, p, u)
+}
+
+// openParams are what the volume is opened with. The caller wipes the key in it.
+func (m *Manager) openParams(ctx context.Context, k *keyslot.Keyring, c Container, r *record) (luks.OpenParams, error) {
+	slot, key, err := keyslot.Unlock(ctx, c, k)
+	if err != nil {
+		return luks.OpenParams{}, err
+	}
+	return luks.OpenParams{Name: luks.MappingName(r.UUID), Slot: slot, Key: key, Expect: r.expect(), Discard: r.Spec.Discard}, nil
+}
+
+func (m *Manager) openWith(c Container, p luks.OpenParams, u *undo) error {
+	if err := c.Open(p); err != nil {
 		return err
 	}
-	u.add("close the mapping", func(ctx context.Context) error { return m.closeMapping(ctx, name) })
+	u.add("close the mapping", func(ctx context.Context) error { return m.closeMapping(ctx, p.Name) })
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -42,7 +43,11 @@ func group(t *testing.T, disk string) string {
 		t.Fatal(err)
 	}
 	run(t, "vgcreate", "--yes", name, disk)
-	t.Cleanup(func() { run(t, "vgremove", "--yes", "--force", name) })
+	t.Cleanup(func() {
+		if out, err := exec.Command("vgremove", "--yes", "--force", name).CombinedOutput(); err != nil {
+			t.Errorf("vgremove: %v: %s", err, out)
+		}
+	})
 	run(t, "lvcreate", "--yes", "--type", "thin-pool", "--size", "160M", "--name", "pool", name)
 	return name
 }

@@ -64,6 +64,10 @@ func (realFilesystems) Mount(ctx context.Context, dev, target string, s filesyst
 	return filesystem.Mount(ctx, dev, target, s)
 }
 
+func (realFilesystems) Grow(ctx context.Context, dev, target string, t filesystem.Type, extra ...*os.File) error {
+	return filesystem.Grow(ctx, dev, target, t, extra...)
+}
+
 func (realFilesystems) Unmount(ctx context.Context, target string) error {
 	return filesystem.Unmount(ctx, target)
 }

@@ -44,6 +44,7 @@ type record struct {
 	Weak       bool       `json:"weak,omitempty"`    // the bare mountpoint could not be made immutable
 	Removed    *time.Time `json:"removed,omitempty"` // counts in a tombstone only
 
+	Grow   int64        `json:"grow,omitempty"`   // bytes that its file system is being made to have
 	Device *sys.BlockID `json:"device,omitempty"` // what its device was known by when the volume was made
 
 	made  bool // this process made the backing

@@ -20,6 +20,9 @@ type Spec struct {
 	Discard   bool   `json:"discard,omitempty"`   // pass discards down to the backing
 	Ephemeral bool   `json:"ephemeral,omitempty"` // not yet: refused
 
+	// GrownFrom is the size in bytes that the volume was made with, if it has grown since; a later create may still ask for that.
+	GrownFrom int64 `json:"grown_from,omitempty"`
+
 	// Given names the options that were written out, sorted. A later create is compared by these alone, so that a changed default of the
 	// node does not make a difference.
 	Given []string `json:"given,omitempty"`

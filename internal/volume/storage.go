@@ -51,6 +51,9 @@ type Backing interface {
 	Size(ctx context.Context) (int64, error)
 	// Room tells how many bytes are promised and not yet taken from what is below, and how many that has left for them. It does no device I/O.
 	Room() (missing, left int64, err error)
+	// Grow makes it have room for size bytes of file system, and its device as large, while it is used; what has the room stays as it is. When it fails
+	// for want of space (*backing.NoSpaceError) nothing has changed. Interrupted, it is to be called again.
+	Grow(ctx context.Context, size int64, alloc string) error
 	// Attach makes a block device of it, or finds the one that is there. While the attachment is open, and then as long as anything uses the device, the
 	// device stays this backing. backing.ErrInUse if somebody else has it.
 	Attach(ctx context.Context) (Attachment, error)
@@ -95,6 +98,8 @@ type Container interface {
 	SetFlags(luks.Flags) error
 	// Open activates the container as /dev/mapper/NAME and checks the kernel's table against what was asked.
 	Open(luks.OpenParams) error
+	// Resize makes the mapping that Open made, with the same parameters, as large as its device is by now. sys.ErrNotExist if there is none.
+	Resize(luks.OpenParams) error
 }
 
 // Filesystems are what is on a mapping.
@@ -105,6 +110,8 @@ type Filesystems interface {
 	Probe(ctx context.Context, dev string) (*filesystem.Signature, error)
 	// Mount mounts the file system that s describes, and no other, on target: *filesystem.MismatchError otherwise.
 	Mount(ctx context.Context, dev, target string, s filesystem.Spec) error
+	// Grow makes the file system on dev, which is mounted on target, as large as dev is. Children get the extra files.
+	Grow(ctx context.Context, dev, target string, t filesystem.Type, extra ...*os.File) error
 	// Unmount takes off what is mounted on target: sys.ErrBusy if it is used, sys.ErrNotExist if nothing is mounted.
 	Unmount(ctx context.Context, target string) error
 	// MakeData makes the directory that users get, durable when it returns. It may exist already.

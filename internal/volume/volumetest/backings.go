@@ -107,6 +107,40 @@ func (p image) Size(ctx context.Context) (int64, error) {
 	return 0, fmt.Errorf("%s is no image", p.path)
 }
 
+// Grow takes two writes: the file is longer, and then its loop device.
+func (p image) Grow(ctx context.Context, size int64, alloc string) error {
+	unlock, err := p.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	id, err := identify(p.path)
+	if err != nil {
+		return err
+	}
+	d := p.m.disks[id]
+	if full := size + backing.HeaderSize; d.size < full {
+		if alloc == volume.AllocFull && p.m.left < full-d.size {
+			return &backing.NoSpaceError{Path: p.path, Need: full - d.size, Avail: p.m.left}
+		}
+		done, err := p.step("lengthen %s", short(p.path))
+		if err != nil {
+			return err
+		}
+		d.size = full
+		done()
+	}
+	if l := p.m.loopOver(id); l != nil && l.size < d.size && !p.dead {
+		done, err := p.step("enlarge %s", l.Name)
+		if err != nil {
+			return err
+		}
+		l.size = d.size
+		done()
+	}
+	return p.alive()
+}
+
 func (p image) Room() (missing, left int64, err error) {
 	size, err := p.Size(context.Background())
 	p.m.mu.Lock()
@@ -145,7 +179,7 @@ func (f *Machine) bound(id fileID, path string, minor uint32) *block {
 	for f.loops[minor] != nil {
 		minor++
 	}
-	l := &block{Dev: sys.Dev{Major: loopMajor, Minor: minor, Name: fmt.Sprintf("/dev/loop%d", minor)}, disk: f.disks[id], file: id, path: path}
+	l := &block{Dev: sys.Dev{Major: loopMajor, Minor: minor, Name: fmt.Sprintf("/dev/loop%d", minor)}, disk: f.disks[id], size: f.disks[id].size, file: id, path: path}
 	f.loops[minor] = l
 	return l
 }

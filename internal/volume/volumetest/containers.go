@@ -12,7 +12,9 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/voluks/voluks/internal/backing"
 	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/luks"
 	"github.com/voluks/voluks/luks/header"
@@ -338,7 +340,7 @@ func (b *box) Open(p luks.OpenParams) error {
 	if err != nil {
 		return err
 	}
-	m := &mapping{name: p.Name, uuid: c.uuid, lower: l, box: c}
+	m := &mapping{name: p.Name, uuid: c.uuid, lower: l, box: c, length: l.size - backing.HeaderSize}
 	for taken := true; taken; {
 		taken = false
 		for _, other := range b.m.mappings {
@@ -349,6 +351,42 @@ func (b *box) Open(p luks.OpenParams) error {
 		}
 	}
 	b.m.mappings[p.Name] = m
+	done()
+	return b.alive()
+}
+
+func (b *box) Resize(p luks.OpenParams) error {
+	unlock, err := b.begin(context.Background())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	d, c, err := b.get()
+	if err != nil {
+		return err
+	}
+	if err := c.header(d.size).Strict(p.Expect); err != nil {
+		return err
+	}
+	if err := c.try(p.Slot, p.Key); err != nil {
+		return err
+	}
+	m := b.m.mappings[p.Name]
+	if m == nil {
+		return fmt.Errorf("resize %s: %w", p.Name, sys.ErrNotExist)
+	}
+	length := m.lower.size - backing.HeaderSize
+	if m.length == length {
+		return nil
+	}
+	if length < m.length {
+		b.m.misuse("%s is made smaller", p.Name)
+	}
+	done, err := b.step("resize %s", p.Name)
+	if err != nil {
+		return err
+	}
+	m.length = length
 	done()
 	return b.alive()
 }

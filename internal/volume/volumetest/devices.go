@@ -28,7 +28,7 @@ func (f *Machine) Plug(name string, id sys.BlockID, content *Content) {
 	content.disk.size = id.Size
 	f.disksMade++
 	f.devices[name] = &block{
-		Dev: sys.Dev{Major: 8, Minor: 16 * f.disksMade, Name: fmt.Sprintf("/dev/sd%d", f.disksMade)}, disk: content.disk, id: id, path: f.scratch(), pinned: true,
+		Dev: sys.Dev{Major: 8, Minor: 16 * f.disksMade, Name: fmt.Sprintf("/dev/sd%d", f.disksMade)}, disk: content.disk, size: id.Size, id: id, path: f.scratch(), pinned: true,
 	}
 }
 
@@ -203,6 +203,22 @@ func (p device) Is(dev sys.Dev) error {
 	return &backing.OtherError{Msg: "it is no such disk"}
 }
 
+// Enlarge makes the disk that a name leads to larger, as a cloud does while it is used.
+func (f *Machine) Enlarge(name string, size int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.devices[name]
+	d.size, d.disk.size, d.id.Size = size, size, size
+}
+
+func (p device) Grow(ctx context.Context, size int64, _ string) error {
+	have, err := p.Size(ctx)
+	if err == nil && have < size {
+		err = &backing.NoSpaceError{Path: p.place.Device, Need: size, Avail: have}
+	}
+	return err
+}
+
 func (p device) Wipe(ctx context.Context, dev string) error {
 	unlock, err := p.begin(ctx)
 	if err != nil {
@@ -271,7 +287,7 @@ func (p logical) Create(ctx context.Context, size int64, alloc string) error {
 	node := "/dev/mapper/" + p.place.VG + "-" + strings.ReplaceAll(p.name(), "-", "--")
 	group[half] = &block{
 		Dev: sys.Dev{Major: dmMajor, Minor: 1000 + p.m.disksMade, Name: node}, pinned: true,
-		disk: &disk{size: size + backing.HeaderSize}, path: p.m.scratch(),
+		disk: &disk{size: size + backing.HeaderSize}, size: size + backing.HeaderSize, path: p.m.scratch(),
 	}
 	done()
 	if done, err = p.step("lvrename %s", p.name()); err != nil {
@@ -287,6 +303,29 @@ func (p logical) Create(ctx context.Context, size int64, alloc string) error {
 }
 
 func (p logical) Size(ctx context.Context) (int64, error) { return sizeOf(p.find(ctx)) }
+
+func (p logical) Grow(ctx context.Context, size int64, _ string) error {
+	l, err := p.find(ctx)
+	if err != nil {
+		return err
+	}
+	unlock, err := p.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	full := size + backing.HeaderSize
+	if l.size >= full {
+		return nil
+	}
+	done, err := p.step("lvextend %s", p.name())
+	if err != nil {
+		return err
+	}
+	l.size, l.disk.size = full, full
+	done()
+	return p.alive()
+}
 
 func (p logical) Attach(ctx context.Context) (volume.Attachment, error) {
 	l, err := p.find(ctx)

@@ -44,6 +44,7 @@ type fsys struct {
 	typ, uuid string // as a probe sees them; empty while mkfs has not written them
 	whole     bool
 	data      bool
+	size      int64
 	uid, gid  int
 	files     map[string]string // what users put there
 }

@@ -58,6 +58,7 @@ type block struct {
 	sys.Dev // with the path of its node as name
 	id      sys.BlockID
 	disk    *disk
+	size    int64  // bytes; a loop device does not grow with its file by itself
 	file    fileID // of a loop device
 	path    string // of that file
 	refs    int    // open attachments
@@ -68,6 +69,7 @@ type mapping struct {
 	name, uuid string
 	minor      uint32
 	lower      *block
+	length     int64 // bytes
 	box        *container
 	suspended  bool
 	errors     int    // that the file system on it has seen

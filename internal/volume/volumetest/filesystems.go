@@ -49,6 +49,7 @@ func (p filesystems) Make(ctx context.Context, dev string, s filesystem.Spec, ex
 	if done, err = p.step("mkfs %s: end", dev); err != nil {
 		return err
 	}
+	made.size = m.length
 	made.whole, made.files = true, map[string]string{}
 	done()
 	return p.alive()
@@ -80,6 +81,9 @@ func (p filesystems) Mount(ctx context.Context, dev, target string, s filesystem
 	if f := m.box.fs; f == nil || !f.whole || f.typ != string(s.Type) {
 		return fmt.Errorf("mount %s: bad superblock", dev)
 	}
+	if m.box.fs.size > m.length {
+		return fmt.Errorf("mount %s: the device is smaller than its file system", dev)
+	}
 	target, err = filepath.EvalSymlinks(target)
 	if err != nil {
 		return err
@@ -97,6 +101,35 @@ func (p filesystems) Mount(ctx context.Context, dev, target string, s filesystem
 	p.m.add(&mount{
 		target: target, root: "/", fstype: m.box.fs.typ, source: dev, major: dmMajor, minor: m.minor, mapping: m, fs: m.box.fs,
 	})
+	done()
+	return p.alive()
+}
+
+func (p filesystems) Grow(ctx context.Context, dev, target string, t filesystem.Type, extra ...*os.File) error {
+	unlock, err := p.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m, err := p.m.mappingOf(dev)
+	if err != nil {
+		return err
+	}
+	f, err := p.mounted(target)
+	if err != nil {
+		return err
+	}
+	if f != m.box.fs || f.typ != string(t) {
+		p.m.misuse("what is on %s is not the %s of %s", target, t, dev)
+	}
+	if f.size == m.length {
+		return nil
+	}
+	done, err := p.step("grow %s", dev)
+	if err != nil {
+		return err
+	}
+	f.size = m.length
 	done()
 	return p.alive()
 }
@@ -230,5 +263,13 @@ func (p filesystems) Usage(path string) (filesystem.Usage, error) {
 		return filesystem.Usage{}, err
 	}
 	defer unlock()
-	return filesystem.Usage{Size: 1 << 30, Used: 1 << 20, Avail: 1<<30 - 1<<20}, nil
+	f := p.m.top(filepath.Dir(path))
+	if f == nil || f.fs == nil {
+		f = p.m.top(path)
+	}
+	if f == nil || f.fs == nil {
+		return filesystem.Usage{}, errors.New("volumetest: nothing is mounted on " + path)
+	}
+	const used = 1 << 20
+	return filesystem.Usage{Size: f.fs.size, Used: used, Avail: f.fs.size - used}, nil
 }

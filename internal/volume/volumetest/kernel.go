@@ -63,7 +63,7 @@ func (p kernel) Mappings() ([]sys.DMDevice, error) {
 		all = append(all, sys.DMDevice{
 			Name: m.name, UUID: "CRYPT-LUKS2-" + strings.ReplaceAll(m.uuid, "-", "") + "-" + m.name, Major: dmMajor, Minor: m.minor,
 			OpenCount: count, Suspended: m.suspended,
-			Targets: []sys.DMTarget{{Length: uint64(m.lower.disk.size-16<<20) / 512, Type: "crypt", Params: params}},
+			Targets: []sys.DMTarget{{Length: uint64(m.length) / 512, Type: "crypt", Params: params}},
 		})
 	}
 	return all, nil

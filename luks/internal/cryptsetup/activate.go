@@ -41,12 +41,29 @@ func (d *Device) Activate(name string, slot int, key []byte, flags Flags) error 
 	}
 	text := C.CString(name)
 	defer C.free(unsafe.Pointer(text))
-	err := d.activate(text, slot, key, flags.bits()|C.CRYPT_ACTIVATE_KEYRING_KEY|C.CRYPT_ACTIVATE_IGNORE_PERSISTENT)
+	defer clearKeyring()
+	return d.activate(text, slot, key, flags.bits()|C.CRYPT_ACTIVATE_KEYRING_KEY|C.CRYPT_ACTIVATE_IGNORE_PERSISTENT)
+}
+
+// clearKeyring takes the volume key out of the keyring of this thread.
+func clearKeyring() {
 	if r := C.voluks_clear_thread_keyring(); r != 0 {
 		// One lock too many: the thread, and with it its keyring, then ends with the goroutine.
 		runtime.LockOSThread()
 	}
-	return err
+}
+
+// Resize makes a mapping as large as its device is by now. The kernel needs the volume key again to load the table, so a slot has to open; EPERM and ENOENT
+// as of Test.
+func (d *Device) Resize(name string, slot int, key []byte) error {
+	text := C.CString(name)
+	defer C.free(unsafe.Pointer(text))
+	defer clearKeyring()
+	if err := d.activate(nil, slot, key, C.CRYPT_ACTIVATE_KEYRING_KEY); err != nil {
+		return err
+	}
+	const all = 0 // of the device
+	return result("crypt_resize", int(C.crypt_resize(d.cd, text, all)))
 }
 
 func (d *Device) activate(name *C.char, slot int, key []byte, flags C.uint32_t) error {
