@@ -26,6 +26,11 @@ type OpenParams struct {
 	Discard, NoReadWorkqueue, NoWriteWorkqueue bool
 }
 
+// Flags are how the mapping shall treat requests.
+func (p OpenParams) Flags() Flags {
+	return Flags{Discards: p.Discard, NoReadWorkqueue: p.NoReadWorkqueue, NoWriteWorkqueue: p.NoWriteWorkqueue}
+}
+
 var (
 	busy       = kinds{syscall.EBUSY: ErrBusy}
 	activation = kinds{syscall.EPERM: ErrWrongKey, syscall.ENOENT: ErrNoSlot, syscall.EBUSY: ErrBusy, syscall.EEXIST: ErrActive}
@@ -106,7 +111,7 @@ func (c *Container) plan(op string, p OpenParams) (Table, error) {
 	return Table{
 		UUID: h.UUID, Name: p.Name, Cipher: s.Encryption, SectorSize: s.SectorSize, DataOffset: s.Offset, Length: length,
 		Device:  sys.Dev{Major: major, Minor: minor},
-		Options: Flags{Discards: p.Discard, NoReadWorkqueue: p.NoReadWorkqueue, NoWriteWorkqueue: p.NoWriteWorkqueue},
+		Options: p.Flags(),
 	}, nil
 }
 

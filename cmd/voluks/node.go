@@ -74,8 +74,13 @@ func (e *env) backups() volume.HeaderBackups {
 }
 
 func defaults(cfg config.Config) volume.Defaults {
+	workqueue := cfg.Volumes.Workqueue
+	if workqueue == "auto" {
+		workqueue = ""
+	}
 	return volume.Defaults{
-		Size: cfg.Volumes.DefaultSize, FS: cfg.Volumes.DefaultFS, Overcommit: cfg.Volumes.Overcommit,
+		Workqueue: workqueue,
+		Size:      cfg.Volumes.DefaultSize, FS: cfg.Volumes.DefaultFS, Overcommit: cfg.Volumes.Overcommit,
 		Devices: cfg.Backing.Devices, VolumeGroups: cfg.Backing.VolumeGroups,
 	}
 }

@@ -9,7 +9,7 @@ import (
 func volumeCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:  "volume",
-		Usage: "make, list, mount and remove encrypted volumes",
+		Usage: "make, list, mount, grow and remove encrypted volumes",
 		Description: `The same volumes that Docker sees. All of this works without the agent.
 
 The options of a volume are fixed when it is made, here or by Docker
@@ -22,6 +22,8 @@ file). To change one, make another volume and copy the data.
 			volumeInspectCommand(e),
 			volumeMountCommand(e),
 			volumeUmountCommand(e),
+			volumeGrowCommand(e),
+			volumeTrimCommand(e),
 			volumeRmCommand(e),
 		},
 	}

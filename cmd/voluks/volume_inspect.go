@@ -97,6 +97,7 @@ func inspectText(w io.Writer, i volume.Info, now time.Time) {
 	line("File system", i.FS)
 	line("Backing", i.Backing)
 	line("Cipher", i.Cipher)
+	line("Workqueue", i.Workqueue)
 	line("UUID", i.UUID)
 	if !i.Created.IsZero() {
 		line("Created", i.Created.Local().Format(time.RFC3339))

@@ -181,6 +181,21 @@ func (i *Image) Detach(ctx context.Context) error {
 	return nil
 }
 
+// Rotational tells whether the file system that the image is in lies on a rotating disk. Of a file system without a device of its own, such as btrfs, it
+// cannot be told: os.ErrNotExist.
+func (i *Image) Rotational() (bool, error) {
+	f, err := sys.OpenRegular(i.path, false)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	major, minor, err := sys.DeviceBelow(f)
+	if err != nil {
+		return false, err
+	}
+	return sys.Rotational(major, minor)
+}
+
 // Door is the path by which the image is to be read and written now: its loop device while there is one, the file only while there is none.
 func (i *Image) Door(context.Context) (string, error) {
 	loops, err := i.loops()

@@ -159,6 +159,15 @@ func foreign(dev sys.Dev) ([]string, error) {
 	return names, nil
 }
 
+// Rotational tells whether the device lies on a rotating disk.
+func (d *Device) Rotational() (bool, error) {
+	_, dev, _, err := d.find()
+	if err != nil {
+		return false, err
+	}
+	return sys.Rotational(dev.Major, dev.Minor)
+}
+
 // Detach has nothing to undo.
 func (d *Device) Detach(context.Context) error { return nil }
 

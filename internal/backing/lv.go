@@ -150,6 +150,15 @@ func (l *LV) Attach(ctx context.Context) (*Held, error) {
 	return hold(node, dev)
 }
 
+// Rotational tells whether the logical volume lies on a rotating disk.
+func (l *LV) Rotational() (bool, error) {
+	_, dev, err := l.active()
+	if err != nil {
+		return false, err
+	}
+	return sys.Rotational(dev.Major, dev.Minor)
+}
+
 // Detach has nothing to undo: LVM activates its volumes at boot.
 func (l *LV) Detach(context.Context) error { return nil }
 

@@ -54,6 +54,8 @@ type Volumes struct {
 	DefaultFS string
 	// Overcommit allows sparse images, whose promises the disk may not be able to keep.
 	Overcommit bool
+	// Workqueue says whether dm-crypt puts the requests of new volumes into queues of its own: "auto" (by the kind of disk), "on" or "off".
+	Workqueue string
 }
 
 // Backing says where volumes may lie apart from images.
@@ -94,7 +96,7 @@ type Rotation struct {
 func Default(p Paths) Config {
 	return Config{
 		KEK:     KEK{Provider: "file", File: &File{Path: p.MasterKey()}},
-		Volumes: Volumes{DefaultSize: 10 << 30, DefaultFS: "ext4"},
+		Volumes: Volumes{DefaultSize: 10 << 30, DefaultFS: "ext4", Workqueue: "auto"},
 		Docker:  Docker{Socket: p.DockerSocket()},
 		Remove:  Remove{Keep: 24 * time.Hour},
 	}

@@ -79,7 +79,7 @@ func TestRenderIsReadBack(t *testing.T) {
 	full.Previous = []KEK{{Provider: "file", File: &File{Path: "/a"}}, {Provider: "file", File: &File{Path: "/b"}}}
 	full.Recovery = Recovery{Recipients: []string{recipientA, recipientB}}
 	full.Backing = Backing{Devices: []string{"/dev/disk/by-id/ata-one", "/dev/mapper/mpath0"}, VolumeGroups: []string{"vg0", "fast"}}
-	full.Volumes = Volumes{DefaultSize: 1536 << 20, DefaultFS: "xfs", Overcommit: true}
+	full.Volumes = Volumes{DefaultSize: 1536 << 20, DefaultFS: "xfs", Overcommit: true, Workqueue: "off"}
 	full.Docker.Socket = "/tmp/x.sock"
 	full.Remove.Keep = 0
 	full.Rotation.MaxAge = 90 * 24 * time.Hour

@@ -19,6 +19,7 @@ type document struct {
 		DefaultSize string `toml:"default_size"`
 		DefaultFS   string `toml:"default_fs"`
 		Overcommit  bool   `toml:"overcommit"`
+		Workqueue   string `toml:"workqueue"`
 	} `toml:"volumes"`
 	Backing struct {
 		Devices      []string `toml:"devices"`

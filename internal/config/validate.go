@@ -23,6 +23,7 @@ func defaults(p Paths) document {
 	doc.KEK.Provider = cfg.KEK.Provider
 	doc.Volumes.DefaultSize = SizeText(cfg.Volumes.DefaultSize)
 	doc.Volumes.DefaultFS = cfg.Volumes.DefaultFS
+	doc.Volumes.Workqueue = cfg.Volumes.Workqueue
 	doc.Docker.Socket = cfg.Docker.Socket
 	doc.Remove.Keep = DurationText(cfg.Remove.Keep)
 	return doc
@@ -34,7 +35,7 @@ func (doc *document) config(found keysFound, problems *problems, p Paths) Config
 	cfg := Config{
 		KEK:      doc.KEK.config("kek", found, bad, &p),
 		Recovery: doc.recovery(found, bad),
-		Volumes:  Volumes{DefaultFS: doc.Volumes.DefaultFS, Overcommit: doc.Volumes.Overcommit},
+		Volumes:  Volumes{DefaultFS: doc.Volumes.DefaultFS, Overcommit: doc.Volumes.Overcommit, Workqueue: doc.Volumes.Workqueue},
 		Backing:  doc.backing(bad),
 		Docker:   Docker{Socket: doc.Docker.Socket},
 		Backup:   Backup{Directory: doc.Backup.Directory},
@@ -54,6 +55,9 @@ func (doc *document) config(found keysFound, problems *problems, p Paths) Config
 	}
 	if !slices.Contains(fileSystems, cfg.Volumes.DefaultFS) {
 		bad("volumes.default_fs", "%q is not one of %s", cfg.Volumes.DefaultFS, strings.Join(fileSystems, ", "))
+	}
+	if !slices.Contains([]string{"auto", "on", "off"}, cfg.Volumes.Workqueue) {
+		bad("volumes.workqueue", "%q is not one of auto, on, off", cfg.Volumes.Workqueue)
 	}
 	checkPath("docker.socket", cfg.Docker.Socket, bad)
 	if found.has("backup.directory") {

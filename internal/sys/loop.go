@@ -37,6 +37,12 @@ func FileID(f *os.File) (dev, ino uint64, err error) {
 	return uint64(st.Dev), st.Ino, nil
 }
 
+// DeviceBelow returns the number of the device of the file system that an open file is in.
+func DeviceBelow(f *os.File) (major, minor uint32, err error) {
+	dev, _, err := FileID(f)
+	return unix.Major(dev), unix.Minor(dev), err
+}
+
 // LoopsOver returns the loop devices that are bound to an open file, whoever bound them. Devices over files of other names are not asked: asking one
 // waits for whoever works on it, and so for ever if the disk below it does not answer.
 func LoopsOver(f *os.File) ([]Loop, error) {

@@ -187,6 +187,7 @@ func (m *Manager) build(ctx context.Context, l *lock, k *keyslot.Keyring, r *rec
 	m.o.Crash("create.attached")
 	c := m.s.Containers.At(a.Dev())
 	if r.State == StatePrepared {
+		r.NoQueues = m.noQueues(r)
 		if err := m.format(ctx, k, c, a.Dev(), r); err != nil {
 			return err
 		}
@@ -241,6 +242,19 @@ func (m *Manager) allocate(ctx context.Context, r *record) error {
 	r.made = true
 	m.o.Crash("create.allocated")
 	return nil
+}
+
+// noQueues decides how dm-crypt works on the volume: as the configuration says, else by the kind of disk. What cannot be told counts as a rotating one,
+// for which the kernel's default was made.
+func (m *Manager) noQueues(r *record) bool {
+	if m.o.Defaults.Workqueue != "" {
+		return m.o.Defaults.Workqueue == WorkqueueOff
+	}
+	rotating, err := m.backing(r).Rotational()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.log.Warn("the kind of disk cannot be told", "volume", r.Name, "err", err)
+	}
+	return err == nil && !rotating
 }
 
 // blameFullDisk finds the reason of an I/O error in a sparse image: the disk below has no block left for what was written.

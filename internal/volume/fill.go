@@ -44,8 +44,8 @@ func (m *Manager) fill(ctx context.Context, l *lock, k *keyslot.Keyring, c Conta
 	if r.State != StateFormatted || slots.Volume != nil {
 		return errors.New("internal error: a complete volume would have been formatted")
 	}
-	if r.Spec.Discard { // for those who open it with cryptsetup
-		if err := c.SetFlags(luks.Flags{Discards: true}); err != nil {
+	if f := r.flags(); f != (luks.Flags{}) { // for those who open it with cryptsetup
+		if err := c.SetFlags(f); err != nil {
 			return err
 		}
 	}
@@ -188,7 +188,11 @@ func (m *Manager) openParams(ctx context.Context, k *keyslot.Keyring, c Containe
 	if err != nil {
 		return luks.OpenParams{}, err
 	}
-	return luks.OpenParams{Name: luks.MappingName(r.UUID), Slot: slot, Key: key, Expect: r.expect(), Discard: r.Spec.Discard}, nil
+	f := r.flags()
+	return luks.OpenParams{
+		Name: luks.MappingName(r.UUID), Slot: slot, Key: key, Expect: r.expect(),
+		Discard: f.Discards, NoReadWorkqueue: f.NoReadWorkqueue, NoWriteWorkqueue: f.NoWriteWorkqueue,
+	}, nil
 }
 
 func (m *Manager) openWith(c Container, p luks.OpenParams, u *undo) error {

@@ -31,6 +31,7 @@ type Info struct {
 	FS         string            `json:"fs"`
 	Backing    string            `json:"backing"`
 	Cipher     string            `json:"cipher"`
+	Workqueue  string            `json:"workqueue"`            // "on", "off": whether dm-crypt puts requests into queues of its own
 	Mountpoint string            `json:"mountpoint,omitempty"` // the directory for users; only when proven right now
 	Holders    []Holder          `json:"holders"`
 	Slots      []SlotInfo        `json:"slots"`               // managed key slots, as of the last operation that read the header

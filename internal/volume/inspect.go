@@ -98,7 +98,10 @@ func (m *Manager) describe(v *view, name string, mine *lock) Info {
 	}
 	info.UUID, info.Size, info.FS, info.Backing, info.Created = r.UUID, r.Spec.Size, r.Spec.FS, r.Spec.Backing, r.Created
 	info.Cipher = fmt.Sprintf("%s, %d-bit key", header.DefaultCipher, 8*header.DefaultKeyBytes)
-	info.Options = r.Spec.options()
+	info.Options, info.Workqueue = r.Spec.options(), WorkqueueOn
+	if r.NoQueues {
+		info.Workqueue = WorkqueueOff
+	}
 	info.Slots = append(info.Slots, r.Slots...)
 	info.KeySince = oldest(r.Slots)
 	info.State, info.Reason = r.State, r.NoKey

@@ -249,7 +249,7 @@ func (m *Manager) proveMapping(r *record, d *sys.DMDevice) error {
 	if err != nil {
 		return broken("table", "%v", err)
 	}
-	want := luks.Table{UUID: r.UUID, Name: d.Name, SectorSize: r.SectorSize, Device: lower, Options: luks.Flags{Discards: r.Spec.Discard}}
+	want := luks.Table{UUID: r.UUID, Name: d.Name, SectorSize: r.SectorSize, Device: lower, Options: r.flags()}
 	if err := luks.CheckTable(d, want); err != nil {
 		return broken("table", "%v", err)
 	}

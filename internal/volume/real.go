@@ -68,6 +68,8 @@ func (realFilesystems) Grow(ctx context.Context, dev, target string, t filesyste
 	return filesystem.Grow(ctx, dev, target, t, extra...)
 }
 
+func (realFilesystems) Trim(target string) (int64, error) { return sys.Trim(target) }
+
 func (realFilesystems) Unmount(ctx context.Context, target string) error {
 	return filesystem.Unmount(ctx, target)
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/voluks/voluks/internal/backing"
 	"github.com/voluks/voluks/internal/sys"
+	"github.com/voluks/voluks/luks"
 )
 
 const (
@@ -44,8 +45,10 @@ type record struct {
 	Weak       bool       `json:"weak,omitempty"`    // the bare mountpoint could not be made immutable
 	Removed    *time.Time `json:"removed,omitempty"` // counts in a tombstone only
 
-	Grow   int64        `json:"grow,omitempty"`   // bytes that its file system is being made to have
-	Device *sys.BlockID `json:"device,omitempty"` // what its device was known by when the volume was made
+	// NoQueues: dm-crypt works in the context of whoever asks, and not in queues of its own, which only help where a disk is slower than they are.
+	NoQueues bool         `json:"no_queues,omitempty"`
+	Grow     int64        `json:"grow,omitempty"`   // bytes that its file system is being made to have
+	Device   *sys.BlockID `json:"device,omitempty"` // what its device was known by when the volume was made
 
 	made  bool // this process made the backing
 	wipe  bool // what is on its device may be destroyed: whoever asked for this volume has named it
@@ -224,6 +227,11 @@ func (m *Manager) backingIn(dir string, r *record) Backing {
 		p.ID = *r.Device
 	}
 	return m.s.Backings.At(p)
+}
+
+// flags are how the mapping of the volume treats requests (F45).
+func (r *record) flags() luks.Flags {
+	return luks.Flags{Discards: r.Spec.Discard, NoReadWorkqueue: r.NoQueues, NoWriteWorkqueue: r.NoQueues}
 }
 
 // door names the volume's container by its one door. A backing that is gone is ErrDamaged around fs.ErrNotExist.

@@ -34,6 +34,14 @@ type Defaults struct {
 	FS         string // [volumes] default_fs
 	Overcommit bool   // [volumes] overcommit: alternatives to alloc=full are allowed
 
+	Workqueue string // [volumes] workqueue: WorkqueueOn, WorkqueueOff; "": by the kind of disk
+
 	Devices      []string // [backing] devices: those that may become volumes
 	VolumeGroups []string // [backing] volume_groups: those in which volumes may be made
 }
+
+// Whether dm-crypt puts requests into queues of its own.
+const (
+	WorkqueueOn  = "on"
+	WorkqueueOff = "off"
+)

@@ -57,6 +57,8 @@ type Backing interface {
 	// Attach makes a block device of it, or finds the one that is there. While the attachment is open, and then as long as anything uses the device, the
 	// device stays this backing. backing.ErrInUse if somebody else has it.
 	Attach(ctx context.Context) (Attachment, error)
+	// Rotational tells whether there is a rotating disk below. It does no device I/O.
+	Rotational() (bool, error)
 	// Detach undoes Attach, as far as there is anything to undo: sys.ErrBusy while something uses it. One that is not there is success.
 	Detach(ctx context.Context) error
 	// Door is the one path by which the container in it is to be read and written at this moment (an image is not to be touched behind its loop device).
@@ -112,6 +114,8 @@ type Filesystems interface {
 	Mount(ctx context.Context, dev, target string, s filesystem.Spec) error
 	// Grow makes the file system on dev, which is mounted on target, as large as dev is. Children get the extra files.
 	Grow(ctx context.Context, dev, target string, t filesystem.Type, extra ...*os.File) error
+	// Trim passes down which blocks of what is mounted on target are unused, and returns how many bytes they are.
+	Trim(target string) (int64, error)
 	// Unmount takes off what is mounted on target: sys.ErrBusy if it is used, sys.ErrNotExist if nothing is mounted.
 	Unmount(ctx context.Context, target string) error
 	// MakeData makes the directory that users get, durable when it returns. It may exist already.

@@ -304,8 +304,8 @@ func (b *box) RemoveToken(id int) error {
 	})
 }
 
-func (b *box) SetFlags(luks.Flags) error {
-	return b.change("set flags", func(*container) error { return nil })
+func (b *box) SetFlags(f luks.Flags) error {
+	return b.change("set flags", func(c *container) error { c.flags = f; return nil })
 }
 
 func (b *box) Open(p luks.OpenParams) error {
@@ -340,7 +340,7 @@ func (b *box) Open(p luks.OpenParams) error {
 	if err != nil {
 		return err
 	}
-	m := &mapping{name: p.Name, uuid: c.uuid, lower: l, box: c, length: l.size - backing.HeaderSize}
+	m := &mapping{name: p.Name, uuid: c.uuid, lower: l, box: c, length: l.size - backing.HeaderSize, options: p.Flags()}
 	for taken := true; taken; {
 		taken = false
 		for _, other := range b.m.mappings {

@@ -16,6 +16,7 @@ import (
 	"github.com/voluks/voluks/internal/backing"
 	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/internal/volume"
+	"github.com/voluks/voluks/luks"
 )
 
 // Plug makes a disk with that content (nil: blank) that a stable name leads to. What the name led to before stays, without a name.
@@ -30,6 +31,29 @@ func (f *Machine) Plug(name string, id sys.BlockID, content *Content) {
 	f.devices[name] = &block{
 		Dev: sys.Dev{Major: 8, Minor: 16 * f.disksMade, Name: fmt.Sprintf("/dev/sd%d", f.disksMade)}, disk: content.disk, size: id.Size, id: id, path: f.scratch(), pinned: true,
 	}
+}
+
+// Rotate makes all disks of the machine rotating ones, or ends that.
+func (f *Machine) Rotate(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rotating = on
+}
+
+func (p *process) Rotational() (bool, error) {
+	unlock, err := p.begin(context.Background())
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	return p.m.rotating, nil
+}
+
+// HeaderFlags are what the header in a disk that a name leads to says of activations by others.
+func (f *Machine) HeaderFlags(name string) luks.Flags {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.devices[name].disk.box.flags
 }
 
 // scratch is a file that can be opened where a disk would be.

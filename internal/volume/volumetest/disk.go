@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/luks"
 	"github.com/voluks/voluks/luks/header"
 )
 
@@ -29,8 +30,9 @@ type container struct {
 	slots                  map[int]slot
 	tokens                 map[int]json.RawMessage
 	fs                     *fsys
-	damaged                bool // both copies
-	served                 bool // was mounted where users find it
+	flags                  luks.Flags // for activations by others
+	damaged                bool       // both copies
+	served                 bool       // was mounted where users find it
 }
 
 type slot struct {

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/voluks/voluks/internal/sys"
+	"github.com/voluks/voluks/luks"
 )
 
 // ErrKilled is what a killed process gets from everything that it still tries: nothing of it has an effect.
@@ -45,6 +46,7 @@ type Machine struct {
 	boots      int
 	disksMade  uint32
 	log        []string
+	rotating   bool  // of all disks
 	weak       bool  // bare mountpoints cannot be made immutable
 	unknown    bool  // /proc cannot be read
 	apart      bool  // mounts do not reach the host
@@ -70,6 +72,7 @@ type mapping struct {
 	minor      uint32
 	lower      *block
 	length     int64 // bytes
+	options    luks.Flags
 	box        *container
 	suspended  bool
 	errors     int    // that the file system on it has seen

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/voluks/voluks/internal/filesystem"
 	"github.com/voluks/voluks/internal/sys"
@@ -132,6 +133,22 @@ func (p filesystems) Grow(ctx context.Context, dev, target string, t filesystem.
 	f.size = m.length
 	done()
 	return p.alive()
+}
+
+func (p filesystems) Trim(target string) (int64, error) {
+	unlock, err := p.begin(context.Background())
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	f, err := p.mounted(target)
+	if err != nil {
+		return 0, err
+	}
+	if !p.m.top(target).mapping.options.Discards {
+		return 0, syscall.EOPNOTSUPP
+	}
+	return f.size / 2, nil
 }
 
 func (p filesystems) Unmount(ctx context.Context, target string) error {

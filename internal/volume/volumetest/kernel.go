@@ -52,8 +52,17 @@ func (p kernel) Mappings() ([]sys.DMDevice, error) {
 		params := m.table
 		if params == "" {
 			params = fmt.Sprintf("aes-xts-plain64 :64:logon:cryptsetup:%s-d0 0 %d:%d 32768", m.uuid, m.lower.Major, m.lower.Minor)
-			if m.box.sectorSize != 512 {
-				params += fmt.Sprintf(" 1 sector_size:%d", m.box.sectorSize)
+			var options []string
+			for option, on := range map[string]bool{
+				fmt.Sprintf("sector_size:%d", m.box.sectorSize): m.box.sectorSize != 512, "allow_discards": m.options.Discards,
+				"no_read_workqueue": m.options.NoReadWorkqueue, "no_write_workqueue": m.options.NoWriteWorkqueue,
+			} {
+				if on {
+					options = append(options, option)
+				}
+			}
+			if len(options) > 0 {
+				params += fmt.Sprintf(" %d %s", len(options), strings.Join(options, " "))
 			}
 		}
 		count := 0
