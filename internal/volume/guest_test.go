@@ -231,6 +231,7 @@ type order struct {
 	Role, KeyID                       string // of changes of keys
 	Active                            int    // master key
 	Spec                              volume.Spec
+	Size                              int64  // of grow
 	KillAt                            string // a named point
 }
 
@@ -246,7 +247,7 @@ func child() {
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		panic(err)
 	}
-	r := &real{root: o.Root, paths: config.PathsUnder(o.Root), recipient: o.Recipient, active: o.Active, log: slog.New(slog.DiscardHandler)}
+	r := &real{root: o.Root, paths: config.PathsUnder(o.Root), recipient: o.Recipient, active: o.Active, log: slog.New(slog.DiscardHandler), defaults: realDefaults}
 	at := func(point string) {
 		if point == o.KillAt {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -268,6 +269,8 @@ func child() {
 		err = m.Remove(ctx, o.Name)
 	case "restore":
 		err = r.restore(ctx, r.restorer(at), o.Name)
+	case "grow":
+		_, err = m.Grow(ctx, o.Name, o.Size)
 	default:
 		err = o.changeKeys(ctx, m)
 	}
