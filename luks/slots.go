@@ -129,6 +129,25 @@ func (c *Container) KillSlot(slot int) error {
 	})
 }
 
+// Forget destroys a slot, though it be the last. After the last nothing opens the container again; a mapping that is open stays as it is. ErrNoSlot.
+func (c *Container) Forget(slot int) error {
+	op := fmt.Sprintf("forget slot %d", slot)
+	h, err := c.inspect(op)
+	if err != nil {
+		return err
+	}
+	if _, ok := h.Keyslots[slot]; !ok {
+		return &Error{Op: op, Object: c.path, Errno: syscall.ENOENT, kind: ErrNoSlot}
+	}
+	if err := c.load(op, nil, func(d *cryptsetup.Device) error { return d.DestroySlot(slot) }); err != nil {
+		return err
+	}
+	return c.changed(op, func(after *header.Header) bool {
+		_, ok := after.Keyslots[slot]
+		return !ok
+	})
+}
+
 // TestSlot returns nil if the key opens the slot, as libcryptsetup sees it: derived, decrypted and compared with the digest. ErrWrongKey, ErrNoSlot,
 // ErrKeyLength (empty key), *header.StrictError.
 func (c *Container) TestSlot(slot int, key *secret.Key) error {

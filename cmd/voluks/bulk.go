@@ -93,6 +93,9 @@ func (e *env) jobs(ctx context.Context, names []string) ([]job, error) {
 		if !info.Finished() && len(names) == 0 {
 			j.Skipped = "its creation has not ended"
 		}
+		if info.Options["ephemeral"] == "true" && len(names) == 0 {
+			j.Skipped = "it is ephemeral, and has no key to change"
+		}
 		jobs = append(jobs, j)
 	}
 	return jobs, nil

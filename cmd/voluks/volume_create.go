@@ -31,6 +31,8 @@ Options:
    alloc           full: the disk's space is taken now; sparse: as it fills
    discard         give freed space back to what is below (an image: with
                    alloc=sparse)
+   ephemeral       for caches and scratch: the key exists in the kernel alone,
+                   and key and content end when nobody holds the volume
    backing         image: a file under /var/lib/voluks; device: a block
                    device; lvm: a logical volume
    device          for backing=device: its stable name, under /dev/disk/by-id

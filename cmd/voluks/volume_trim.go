@@ -61,7 +61,7 @@ func (e *env) volumeTrim(ctx context.Context, names []string) error {
 			return err
 		}
 		for _, i := range infos {
-			if i.State == volume.StateMounted && i.Options["discard"] == "true" {
+			if i.State == volume.StateMounted && i.Options["discard"] == "true" && i.Options["ephemeral"] != "true" {
 				names = append(names, i.Name)
 			}
 		}

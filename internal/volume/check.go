@@ -63,8 +63,8 @@ func (s *Spec) check(d Defaults) error {
 		return fail("fs", s.FS, "must be "+typeList)
 	case s.Mode > 0o7777 || s.UID < 0 || s.GID < 0 || s.UID > maxID || s.GID > maxID:
 		return fail("mode, uid, gid", "", "out of range")
-	case s.Ephemeral:
-		return fail("ephemeral", "true", "this version has no ephemeral volumes")
+	case s.Ephemeral && s.Backing != BackingImage:
+		return fail("ephemeral", "true", "needs backing=image: an image that is made for each use, and never one that exists")
 	case s.Alloc != AllocFull && s.Alloc != AllocSparse:
 		return fail("alloc", s.Alloc, "must be full or sparse")
 	case s.Alloc == AllocSparse && !d.Overcommit:

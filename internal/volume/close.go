@@ -79,6 +79,9 @@ func (m *Manager) clear(ctx context.Context, r *record) error {
 		return err
 	}
 	m.o.Crash("unmount.detached")
+	if r.Spec.Ephemeral {
+		return m.backing(r).Remove(ctx) // which nothing opens any more
+	}
 	return nil
 }
 

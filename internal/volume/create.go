@@ -130,20 +130,28 @@ func (m *Manager) startOver(ctx context.Context, l *lock, r *record, s Spec, ser
 
 // createNew makes a volume where there is none. What fails is undone as a whole.
 func (m *Manager) createNew(ctx context.Context, l *lock, s Spec, serial string) (err error) {
-	k, err := m.keyring(ctx)
-	if err != nil {
-		return err
+	var k *keyslot.Keyring
+	if !s.Ephemeral {
+		if k, err = m.keyring(ctx); err != nil {
+			return err
+		}
 	}
 	if err := m.directories(); err != nil {
 		return err
 	}
 	r := newRecord(s, m.now())
+	if s.Ephemeral {
+		r.State = StateReady // there is nothing more to it while nobody holds it
+	}
 	var u undo
 	defer u.onError(ctx, &err)
 	if err := m.prepare(ctx, r, serial, &u); err != nil {
 		return err
 	}
 	m.o.Crash("create.prepared")
+	if s.Ephemeral {
+		return nil
+	}
 	return m.build(ctx, l, k, r, true)
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/voluks/voluks/internal/filesystem"
+	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/luks"
 	"github.com/voluks/voluks/luks/header"
@@ -188,11 +189,16 @@ func (m *Manager) openParams(ctx context.Context, k *keyslot.Keyring, c Containe
 	if err != nil {
 		return luks.OpenParams{}, err
 	}
+	return r.openParams(slot, key), nil
+}
+
+// openParams are those of a slot; the key stays the caller's.
+func (r *record) openParams(slot int, key *secret.Key) luks.OpenParams {
 	f := r.flags()
 	return luks.OpenParams{
 		Name: luks.MappingName(r.UUID), Slot: slot, Key: key, Expect: r.expect(),
 		Discard: f.Discards, NoReadWorkqueue: f.NoReadWorkqueue, NoWriteWorkqueue: f.NoWriteWorkqueue,
-	}, nil
+	}
 }
 
 func (m *Manager) openWith(c Container, p luks.OpenParams, u *undo) error {

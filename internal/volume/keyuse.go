@@ -39,6 +39,9 @@ func (m *Manager) KeyUses(ctx context.Context) (uses []KeyUse, err error) {
 			continue
 		}
 		use := KeyUse{Volume: name}
+		if err == nil && r.Spec.Ephemeral {
+			continue // no key of the node opens it
+		}
 		if err == nil && r.State != StateReady {
 			continue // it holds no data yet, and gets its key when it is finished
 		}

@@ -51,7 +51,7 @@ func (m *Manager) Mount(ctx context.Context, name string, h Holder) (path string
 	}
 	var u undo
 	defer u.onError(ctx, &err)
-	p, err := m.mounted(ctx, r, &u)
+	p, err := m.mounted(ctx, l, r, &u)
 	if err != nil {
 		return "", err
 	}
@@ -67,7 +67,7 @@ func (m *Manager) Mount(ctx context.Context, name string, h Holder) (path string
 }
 
 // mounted makes sure that the volume is mounted, and proves it.
-func (m *Manager) mounted(ctx context.Context, r *record, u *undo) (*proven, error) {
+func (m *Manager) mounted(ctx context.Context, l *lock, r *record, u *undo) (*proven, error) {
 	v, err := m.look()
 	if err != nil {
 		return nil, err
@@ -83,12 +83,18 @@ func (m *Manager) mounted(ctx context.Context, r *record, u *undo) (*proven, err
 	if d != nil && d.Suspended {
 		return nil, &Error{Code: CodeStuck, Err: fmt.Errorf("its mapping %s is suspended: resume it with `dmsetup resume %s`", d.Name, d.Name)}
 	}
-	if d == nil {
-		if err := m.unlock(ctx, r, u); err != nil {
-			return nil, err
+	switch {
+	case r.Spec.Ephemeral: // what is left of an earlier one is not it
+		if err = m.clear(ctx, r); err == nil {
+			err = m.conjure(ctx, l, r, u)
 		}
-		m.o.Crash("mount.opened")
+	case d == nil:
+		err = m.unlock(ctx, r, u)
 	}
+	if err != nil {
+		return nil, err
+	}
+	m.o.Crash("mount.opened")
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

@@ -60,7 +60,6 @@ func TestParseOptionsRefuses(t *testing.T) {
 		{"alloc", "sparse", "overcommit"},
 		{"discard", "maybe", "true or false"},
 		{"discard", "true", "alloc=full"},
-		{"ephemeral", "true", "ephemeral"},
 		{"sise", "1G", `did you mean "size"`},
 		{"Size", "1G", `did you mean "size"`},
 		{"colour", "red", "there are size"},

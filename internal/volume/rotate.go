@@ -160,6 +160,9 @@ func (m *Manager) lockReady(ctx context.Context, name, op string) (*lock, *recor
 	if err == nil && r.State != StateReady {
 		err = &Error{Code: CodeUnfinished, Err: errors.New("its creation was interrupted: create it again with the same options to finish it, or remove it")}
 	}
+	if err == nil && r.Spec.Ephemeral {
+		err = &Error{Code: CodeInvalid, Err: errors.New("it is ephemeral: its key and content are made anew each time, and there is nothing to change")}
+	}
 	if err == nil {
 		err = m.checkBacking(ctx, r)
 	}

@@ -254,6 +254,11 @@ func (m *Manager) unsettled(v *view, name string) bool {
 	if len(notes) > 0 {
 		return false
 	}
+	if r.Spec.Ephemeral {
+		if _, err := m.backing(r).Size(context.Background()); !errors.Is(err, fs.ErrNotExist) {
+			return true // an image that nobody holds any more
+		}
+	}
 	d, err := own(v, r)
 	return d != nil || err != nil
 }

@@ -18,7 +18,7 @@ type Spec struct {
 	Mount     string `json:"mount,omitempty"`     // options for mount, as written
 	Alloc     string `json:"alloc"`               // full, sparse
 	Discard   bool   `json:"discard,omitempty"`   // pass discards down to the backing
-	Ephemeral bool   `json:"ephemeral,omitempty"` // not yet: refused
+	Ephemeral bool   `json:"ephemeral,omitempty"` // key and content last as long as somebody holds it
 
 	// GrownFrom is the size in bytes that the volume was made with, if it has grown since; a later create may still ask for that.
 	GrownFrom int64 `json:"grown_from,omitempty"`

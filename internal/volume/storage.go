@@ -100,6 +100,8 @@ type Container interface {
 	SetFlags(luks.Flags) error
 	// Open activates the container as /dev/mapper/NAME and checks the kernel's table against what was asked.
 	Open(luks.OpenParams) error
+	// Forget destroys a slot, though it be the last: then nothing opens the container again, and an open mapping stays as it is.
+	Forget(slot int) error
 	// Resize makes the mapping that Open made, with the same parameters, as large as its device is by now. sys.ErrNotExist if there is none.
 	Resize(luks.OpenParams) error
 }

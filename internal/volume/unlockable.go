@@ -23,6 +23,9 @@ func (m *Manager) Unlockable(ctx context.Context, name string) (err error) {
 	if r.State != StateReady {
 		return &Error{Code: CodeUnfinished, Err: errors.New("its creation was interrupted")}
 	}
+	if r.Spec.Ephemeral {
+		return nil // it makes its own key
+	}
 	v, err := m.look()
 	if err != nil {
 		return err

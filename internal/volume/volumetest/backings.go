@@ -310,7 +310,7 @@ func (p image) remove(path string) error {
 		p.m.misuse("%s is removed under a loop device", path)
 		return backing.ErrInUse
 	}
-	if d := p.m.disks[id]; d != nil && d.box != nil && d.box.served {
+	if d := p.m.disks[id]; d != nil && d.box != nil && d.box.served && d.box.managed() {
 		p.m.misuse("the image of a volume that was in use is removed: %s", path)
 	}
 	done, err := p.step("remove %s", short(path))

@@ -204,6 +204,19 @@ func (b *box) KillSlot(number int) error {
 	})
 }
 
+func (b *box) Forget(number int) error {
+	return b.change(fmt.Sprintf("forget slot %d", number), func(c *container) error {
+		if _, exists := c.slots[number]; !exists {
+			return luks.ErrNoSlot
+		}
+		if c.managed() {
+			b.m.misuse("a slot of volume %s is forgotten", c.uuid)
+		}
+		delete(c.slots, number)
+		return nil
+	})
+}
+
 // without is a token that does not name a slot any more, which is what libcryptsetup makes of it when it destroys the slot.
 func without(raw json.RawMessage, number int) json.RawMessage {
 	var members map[string]json.RawMessage

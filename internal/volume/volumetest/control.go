@@ -249,6 +249,12 @@ func (f *Machine) Container(image string) (uuid string, epoch uint64, complete, 
 	return d.box.uuid, d.box.epoch, d.box.complete(), true
 }
 
+// Slots is how many key slots the container in an image has.
+func (f *Machine) Slots(image string) (n int) {
+	f.ruin(image, func(d *disk) { n = len(d.box.slots) })
+	return n
+}
+
 // Put writes a file into what is mounted at dir, as a container would; Get reads it back.
 func (f *Machine) Put(dir, name, content string) {
 	f.t.Helper()
