@@ -135,7 +135,8 @@ func (m *Manager) grow(ctx context.Context, l *lock, r *record, size int64, u *u
 		}
 		r.Device.Size = room + backing.HeaderSize
 	}
-	if c, _, err = m.door(ctx, r); err != nil { // by now there may be a device
+	c, path, err := m.door(ctx, r) // by now there may be a device
+	if err != nil {
 		return err
 	}
 	if err := keyslot.SetVolume(c, volumeToken(r)); err != nil {
@@ -146,6 +147,10 @@ func (m *Manager) grow(ctx context.Context, l *lock, r *record, size int64, u *u
 		return err
 	}
 	m.o.Crash("grow.recorded")
+	if h, err = c.Header(); err != nil {
+		return err
+	}
+	m.ensureBackup(k, path, r.Name, h)
 	return nil
 }
 

@@ -107,7 +107,7 @@ const (
 func NewMachine(t testing.TB) *Machine {
 	return &Machine{
 		t: t, disks: map[fileID]*disk{}, backups: map[string][]snapshot{}, loops: map[uint32]*block{}, devices: map[string]*block{}, groups: map[string]map[string]*block{}, mappings: map[string]*mapping{}, open: map[string]bool{},
-		processes: map[int]uint64{}, bare: map[string]bool{}, left: 1 << 40, nextID: rootID + 1, boots: 1,
+		processes: map[int]uint64{}, bare: map[string]bool{}, left: 1 << 40, rotating: true, nextID: rootID + 1, boots: 1,
 	}
 }
 
