@@ -60,6 +60,9 @@ func (m *Manager) Grow(ctx context.Context, name string, size int64) (info Info,
 	return m.describe(v, name, l), nil
 }
 
+// leastBtrfs is the smallest size, in bytes, to which the kernel resizes a btrfs.
+const leastBtrfs = 256 << 20
+
 // growTo checks the size that was asked for.
 func (m *Manager) growTo(ctx context.Context, r *record, size int64) (int64, error) {
 	if size == 0 {
@@ -75,6 +78,8 @@ func (m *Manager) growTo(ctx context.Context, r *record, size int64) (int64, err
 	switch {
 	case size < r.Spec.Size:
 		return invalid("a volume never gets smaller; make another one, and copy the data", r.Spec.Size)
+	case r.Spec.FS == string(filesystem.Btrfs) && size > r.Spec.Size && size < leastBtrfs:
+		return 0, &Error{Code: CodeInvalid, Err: fmt.Errorf("a btrfs can grow to %s or more only", config.SizeText(leastBtrfs))}
 	case size < r.Grow:
 		return invalid("it was begun to grow to that size: repeat that first", r.Grow)
 	}
@@ -87,7 +92,11 @@ func (m *Manager) grow(ctx context.Context, l *lock, r *record, size int64, u *u
 	if err != nil {
 		return err
 	}
-	c, _, err := m.door(ctx, r)
+	p, err := m.readyToGrow(ctx, r)
+	if err != nil {
+		return err
+	}
+	c, _, err := m.door(ctx, r) // not before: closing what was left takes the loop device away
 	if err != nil {
 		return err
 	}
@@ -96,10 +105,6 @@ func (m *Manager) grow(ctx context.Context, l *lock, r *record, size int64, u *u
 		return fmt.Errorf("read its LUKS header: %w", err)
 	}
 	if _, err := m.checkHeader(h, r); err != nil {
-		return err
-	}
-	p, err := m.readyToGrow(ctx, r)
-	if err != nil {
 		return err
 	}
 	params, err := m.openParams(ctx, k, c, r)

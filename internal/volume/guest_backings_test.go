@@ -210,3 +210,60 @@ func TestGuestDevice(t *testing.T) {
 	r.unmount("db", "c")
 	r.clean()
 }
+
+// F45: an ephemeral volume on a sparse image that takes discards: the table has what was chosen, unused space goes back to the disk, no key of the node is
+// needed, nothing on the disk opens it while it is used, and afterwards nothing is there.
+func TestGuestEphemeralAndTrim(t *testing.T) {
+	r := newReal(t)
+	for _, name := range []string{"tmp", "db"} {
+		r.create(name, "size=64M", "alloc=sparse", "discard=true", fmt.Sprintf("ephemeral=%t", name == "tmp"))
+	}
+	for range 2 {
+		path := r.mount("tmp", "a")
+		if entries, err := os.ReadDir(path); err != nil || len(entries) > 0 {
+			t.Errorf("it is not empty: %v, %v", entries, err)
+		}
+		r.put(path, canary)
+		door, err := volume.NewStorage(volume.StorageOptions{}).Backings.At(volume.Place{Kind: volume.BackingImage, Dir: r.paths.VolumeDir("tmp")}).Door(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h, err := luks.At(door).Header(); err != nil || len(h.Keyslots) != 0 {
+			t.Errorf("its header has %d slots, %v", len(h.Keyslots), err)
+		}
+		if table := run(t, "dmsetup", "table", luks.MappingName(r.inspect("tmp").UUID)); !strings.Contains(table, "allow_discards") {
+			t.Errorf("table %s", table)
+		}
+		r.unmount("tmp", "a")
+		r.clean()
+		if left, err := os.ReadDir(r.paths.VolumeDir("tmp")); err != nil || len(left) != 1 {
+			t.Errorf("left %v, %v", left, err)
+		}
+	}
+
+	path := r.mount("db", "a")
+	blocks := func() int64 {
+		var st syscall.Stat_t
+		if err := syscall.Stat(r.image("db"), &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Blocks * 512
+	}
+	file := filepath.Join(path, "large")
+	if err := os.WriteFile(file, make([]byte, 32<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	syscall.Sync()
+	full := blocks()
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	syscall.Sync()
+	if bytes, err := r.manager().Trim(t.Context(), "db"); err != nil || bytes <= 0 {
+		t.Errorf("trimmed %d bytes, %v", bytes, err)
+	}
+	if after := blocks(); after > full-24<<20 {
+		t.Errorf("the image takes %d bytes, and took %d", after, full)
+	}
+	r.unmount("db", "a")
+}

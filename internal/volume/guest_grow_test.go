@@ -85,7 +85,7 @@ func TestGuestGrowOthers(t *testing.T) {
 	vg := group(t, lv)
 	r.allow(nil, []string{vg})
 	for name, options := range map[string][]string{
-		"btrfs": {"size=128M", "fs=btrfs", "alloc=sparse"}, "xfs": {"size=300M", "fs=xfs", "alloc=sparse"},
+		"btrfs": {"size=240M", "fs=btrfs", "alloc=sparse"}, "xfs": {"size=300M", "fs=xfs", "alloc=sparse"},
 		"lvm": {"size=32M", "backing=lvm", "vg=" + vg}, "thin": {"size=32M", "backing=lvm", "vg=" + vg, "pool=pool"},
 	} {
 		t.Run(name, func(t *testing.T) {
