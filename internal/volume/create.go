@@ -55,6 +55,9 @@ func (m *Manager) CreateOver(ctx context.Context, s Spec, serial string) (info I
 	if err := s.check(m.o.Defaults); err != nil {
 		return Info{}, false, &Error{Code: CodeInvalid, Err: err}
 	}
+	if serial != "" && s.Backing != BackingDevice {
+		return Info{}, false, &Error{Code: CodeInvalid, Err: fmt.Errorf("only a device can be wiped, and this volume has backing=%s", s.Backing)}
+	}
 	l, err := m.lockVolume(ctx, s.Name, "create")
 	if err != nil {
 		return Info{}, false, err

@@ -104,14 +104,11 @@ func (e *OccupiedError) Unwrap() error { return e.Err }
 
 // mayWipe notes that what is on the volume's device may be destroyed, if it was named for that.
 func (r *record) mayWipe(serial string) error {
-	if serial == "" {
+	if serial == "" || r.Device == nil {
 		return nil
 	}
 	invalid := func(format string, args ...any) error {
 		return &Error{Code: CodeInvalid, Err: fmt.Errorf(format, args...)}
-	}
-	if r.Device == nil {
-		return invalid("only a device can be wiped, and this volume has backing=%s", r.Spec.Backing)
 	}
 	names := r.Device.Names()
 	if len(names) == 0 {
