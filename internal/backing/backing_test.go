@@ -3,6 +3,7 @@
 package backing
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -329,5 +330,80 @@ func TestAttachRefuses(t *testing.T) {
 	}
 	if _, err := At("/dev/zero").Attach(t.Context()); !errors.Is(err, sys.ErrNotRegular) {
 		t.Errorf("device: %v", err)
+	}
+}
+
+// F11, F46: when a device is taken for the one that a volume was made on.
+func TestSame(t *testing.T) {
+	disk := sys.BlockID{Serial: "S", WWN: "naa.1", Size: 1 << 30, Block: 512}
+	part := sys.BlockID{Serial: "S", Partition: 1, Start: 1 << 20, Size: 1 << 29, Block: 512}
+	bare := sys.BlockID{Size: 1 << 30, Block: 4096}
+	change := func(id sys.BlockID, f func(*sys.BlockID)) sys.BlockID { f(&id); return id }
+	for name, c := range map[string]struct {
+		then, now sys.BlockID
+		same      bool
+	}{
+		"unchanged":          {disk, disk, true},
+		"enlarged":           {disk, change(disk, func(id *sys.BlockID) { id.Size *= 2 }), true},
+		"smaller blocks":     {bare, change(bare, func(id *sys.BlockID) { id.Block = 512 }), true},
+		"larger blocks":      {disk, change(disk, func(id *sys.BlockID) { id.Block = 4096 }), false},
+		"another serial":     {disk, change(disk, func(id *sys.BlockID) { id.Serial = "T" }), false},
+		"another WWN":        {disk, change(disk, func(id *sys.BlockID) { id.WWN = "naa.2" }), false},
+		"no serial any more": {disk, change(disk, func(id *sys.BlockID) { id.Serial = "" }), false},
+		"a serial now":       {bare, change(bare, func(id *sys.BlockID) { id.Serial = "S" }), false},
+		"bare and enlarged":  {bare, change(bare, func(id *sys.BlockID) { id.Size *= 2 }), false},
+		"another partition":  {part, change(part, func(id *sys.BlockID) { id.Partition = 2 }), false},
+		"a moved partition":  {part, change(part, func(id *sys.BlockID) { id.Start *= 2 }), false},
+		"the whole disk":     {part, disk, false},
+		"another mapping":    {sys.BlockID{DM: "a", Block: 512}, sys.BlockID{DM: "b", Block: 512}, false},
+	} {
+		err := same(c.now, c.then)
+		var other *OtherError
+		if (err == nil) != c.same || err != nil && !errors.As(err, &other) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// F6: what is wiped is nothing to anybody: neither header of LUKS, nor a partition table at either end, nor a label in the last bytes of a partition that
+// ends anywhere.
+func TestWipe(t *testing.T) {
+	const size = HeaderSize + 70<<20 + 512
+	path := filepath.Join(t.TempDir(), "f")
+	must(t, os.WriteFile(path, nil, 0o600))
+	must(t, os.Truncate(path, size))
+	gpt(t, path, size/512)
+	for _, at := range []int64{16 << 10, 4 << 20, HeaderSize - 512, 64<<20 + 64, size - 1<<20, size - 1} {
+		writeAt(t, path, []byte("LUKS"[:min(4, size-at)]), at)
+	}
+	kept := []byte("data in the middle")
+	writeAt(t, path, kept, HeaderSize+20<<20)
+	for range 2 {
+		must(t, Wipe(t.Context(), path))
+	}
+	b, err := os.ReadFile(path)
+	must(t, err)
+	if i := bytes.Index(b, kept); i != HeaderSize+20<<20 {
+		t.Errorf("what nobody recognises was wiped too: %d", i)
+	}
+	clear(b[HeaderSize+20<<20:][:len(kept)])
+	if i := bytes.IndexFunc(b, func(r rune) bool { return r != 0 }); i >= 0 {
+		t.Errorf("left at %d", i)
+	}
+}
+
+func TestLVMNames(t *testing.T) {
+	for _, name := range []string{"vg0", "a", "my-vg", "x.y_z+1"} {
+		if err := CheckLVMName(name); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{"", "-a", "--help", "a/b", ".", "..", "a b", "a\nb", strings.Repeat("a", 128)} {
+		if CheckLVMName(name) == nil {
+			t.Errorf("%q passes", name)
+		}
+	}
+	if got := LVAt("my-vg", "", "1-2").mapper("voluks-1-2"); got != "my--vg-voluks--1--2" {
+		t.Error(got)
 	}
 }
