@@ -166,7 +166,7 @@ func (m *Manager) prepare(ctx context.Context, r *record, serial string, u *undo
 			return err
 		}
 		defer node.Release()
-		if err := m.claim(r); err != nil {
+		if err := m.claim(r, serial != ""); err != nil {
 			return err
 		}
 	}

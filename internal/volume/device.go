@@ -15,8 +15,9 @@ import (
 )
 
 // claim finds out what the device of a new volume is known by, and that no other volume has it. The caller holds the node's lock until the record is
-// written.
-func (m *Manager) claim(r *record) error {
+// written. A record that cannot be read may be of a volume on this device: its content would then forbid a format, so it matters only where that is
+// to be wiped.
+func (m *Manager) claim(r *record, wipe bool) error {
 	id, err := m.s.Backings.Identify(r.Spec.Device)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Error{Code: CodeInvalid, Err: fmt.Errorf("there is no device %s now: %w", r.Spec.Device, err)}
@@ -38,7 +39,12 @@ func (m *Manager) claim(r *record) error {
 			return err
 		}
 		for _, name := range all {
-			if err := m.claimed(filepath.Join(dir, name), r); err != nil {
+			err := m.claimed(filepath.Join(dir, name), r)
+			if as[*damagedError](err) && !wipe {
+				m.log.Warn("a record cannot be read", "err", err)
+				continue
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -46,7 +52,7 @@ func (m *Manager) claim(r *record) error {
 	return nil
 }
 
-// claimed looks whether the volume or tombstone in a directory has the device. What cannot be read may have it.
+// claimed looks whether the volume or tombstone in a directory has the device. *damagedError if its record cannot be read.
 func (m *Manager) claimed(dir string, r *record) error {
 	b, err := m.s.Files.Read(filepath.Join(dir, recordFile), maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -4,6 +4,8 @@ package volume_test
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -171,6 +173,22 @@ func TestOccupiedDevice(t *testing.T) {
 	if got := n.Get(mount(t, n, "db", docker("a")), "canary"); got != canary {
 		t.Errorf("read %q", got)
 	}
+}
+
+// A record that cannot be read keeps nobody from making a volume on a blank device, and everybody from wiping one: it may be of a volume there.
+func TestDeviceBesideADamagedRecord(t *testing.T) {
+	n := diskNode(t)
+	create(t, n, "bad")
+	if err := os.WriteFile(filepath.Join(n.Paths.VolumeDir("bad"), "record.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	content := volumetest.Junk()
+	n.Plug(otherName, sys.BlockID{Serial: "S9", Size: disk.Size, Block: 512}, content)
+	_, _, err := n.Manager().CreateOver(t.Context(), spec(t, n, "new", "backing=device", "device="+otherName), "S9")
+	if !errors.Is(err, volume.ErrDamaged) || !content.IsJunk() {
+		t.Errorf("wiped %t, %v", !content.IsJunk(), err)
+	}
+	create(t, n, "db", onDevice...)
 }
 
 // A device without any name cannot be named, and so is not wiped.
