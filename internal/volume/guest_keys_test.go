@@ -93,9 +93,9 @@ func (r *real) opens() error {
 // container is db by its one door.
 func (r *real) container() volume.Container {
 	storage := volume.NewStorage(volume.StorageOptions{Log: r.log})
-	path := r.image("db")
-	if loops, err := storage.Kernel.LoopsOf(path); err == nil && len(loops) > 0 {
-		path = loops[0].Path
+	path, err := storage.Backings.At(volume.Place{Kind: volume.BackingImage, Dir: r.paths.VolumeDir("db")}).Door(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
 	}
 	return storage.Containers.At(path)
 }
