@@ -3,10 +3,12 @@
 package luks
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/luks/header"
 )
 
@@ -90,5 +92,34 @@ func TestVersion(t *testing.T) {
 	}
 	if again, err := Version(); again != v || err != nil {
 		t.Errorf("then %q, %v", again, err)
+	}
+}
+
+// The last slot is forgotten: what is left is a header that nothing opens, and whose area of the key is other bytes.
+func TestForgetTheLastSlot(t *testing.T) {
+	key := randomKey(t)
+	c := formatted(t, key)
+	area := mustHeader(t, c).Keyslots[agent].Area
+	read := func() []byte {
+		t.Helper()
+		b, err := sys.ReadDirect(c.Path(), area.Offset, int(area.Size))
+		must(t, err)
+		return b
+	}
+	before := read()
+	wantError(t, c.KillSlot(agent), ErrLastSlot)
+	must(t, c.Forget(agent))
+	wantError(t, c.Forget(agent), ErrNoSlot)
+	wantError(t, c.TestSlot(agent, key), ErrNoSlot)
+	if h := mustHeader(t, c); len(h.Keyslots) != 0 || h.Damage() != nil {
+		t.Errorf("header: %+v", h)
+	}
+	if _, err := cli(t, key, "open", "--test-passphrase", "--key-file", "-", c.Path()); err == nil {
+		t.Error("cryptsetup still opens it")
+	}
+	for i, after := 0, read(); i < 4096; i += 16 {
+		if bytes.Equal(before[i:i+16], after[i:i+16]) {
+			t.Fatalf("the key's area is as it was at %d", i)
+		}
 	}
 }
