@@ -27,7 +27,7 @@ func (m *Manager) UseSlots(ctx context.Context, name string, use func(keyslot.Co
 		return err
 	}
 	defer l.Release()
-	c, _, err := m.door(r)
+	c, _, err := m.door(ctx, r)
 	if err != nil {
 		return err
 	}
