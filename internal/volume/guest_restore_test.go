@@ -38,7 +38,7 @@ func (r *real) restorer(at func(point string)) *volume.Manager {
 	})
 }
 
-// restore puts the newest backup of the only volume back.
+// restore puts the newest backup of a volume back.
 func (r *real) restore(ctx context.Context, m *volume.Manager, name string) error {
 	b, err := os.ReadFile(filepath.Join(r.root, "identity"))
 	if err != nil {
@@ -53,11 +53,16 @@ func (r *real) restore(ctx context.Context, m *volume.Manager, name string) erro
 	if err != nil {
 		return err
 	}
-	backups, _ := filepath.Glob(filepath.Join(r.paths.State, "backups", "*", "g*.age"))
-	if len(backups) == 0 {
-		return errors.New("no backup")
+	info, err := m.Inspect(ctx, name)
+	if err != nil {
+		return err
 	}
-	image, err := headerbackup.Open(backups[len(backups)-1], identities)
+	store := headerbackup.New(headerbackup.Options{Dir: filepath.Join(r.paths.State, "backups")})
+	backups, err := store.List(info.UUID)
+	if err != nil || len(backups) == 0 {
+		return errors.Join(err, headerbackup.ErrNone)
+	}
+	image, err := headerbackup.Open(backups[len(backups)-1].Copies[0].Path, identities)
 	if err != nil {
 		return err
 	}
