@@ -61,7 +61,7 @@ func recovery(n *Node, f *findings) {
 	case !r.Confirmed:
 		f.add(Error, "when the identity is kept safely: set confirmed = true in [recovery] of "+n.ConfigFile, "nobody has confirmed to have the recovery identity")
 	default:
-		f.ok("%d recovery recipients, confirmed", len(r.Recipients))
+		f.ok("recovery recipients: %d, confirmed", len(r.Recipients))
 	}
 }
 

@@ -232,7 +232,7 @@ func dump(n *Node, f *findings) {
 	loaded, err := n.text("/sys/kernel/kexec_crash_loaded")
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && loaded == "0":
-		f.ok("none is written")
+		f.ok("no memory of a crashed kernel is written anywhere")
 	case f.unknown(err):
 	default:
 		f.note("kdump is set up: keep what it writes off disks in clear, or let it leave user pages and keys out")

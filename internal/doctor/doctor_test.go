@@ -91,7 +91,7 @@ func TestSickNodes(t *testing.T) {
 		{"no dm rules", gone("usr/lib/udev/rules.d/55-dm.rules"), "udev.rules", Error, "without the rules", "apt install"},   // F18
 		{"own ipc namespace", set("proc/800/ns/ipc", "-> ipc:[2]"), "udev.ipc", Error, "this process", "--ipc=host"},         // F18
 		{"agent's own ipc namespace", set("proc/700/ns/ipc", "-> ipc:[2]"), "udev.ipc", Error, "the agent", "PrivateIPC=no"}, // F18
-		{"old cookie", set("proc/sysvipc/sem", "key\n 223159291 1 600 1 0 0 0 0 0 1795348000\n"), "udev.cookies", Warning, "1 semaphores", "dmsetup udevcookies"},
+		{"old cookie", set("proc/sysvipc/sem", "key\n 223159291 1 600 1 0 0 0 0 0 1795348000\n"), "udev.cookies", Warning, "old: 1", "dmsetup udevcookies"},
 		{"no mkfs", gone("usr/sbin/mkfs.ext4"), "mkfs", Error, "mkfs.ext4", "apt install e2fsprogs"},
 		{"agent nowhere", all(gone("run/voluks/agent.lock"), set("proc/net/unix", "")), "agent.running,docker.socket", Warning, "nothing starts it", "systemctl enable"},
 		{"agent's pid reused", all(set("proc/700/comm", "bash\n"), set("proc/net/unix", "")), "agent.running,docker.socket", Warning, "nothing starts it", ""},

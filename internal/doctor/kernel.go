@@ -73,7 +73,7 @@ func driver(n *Node, f *findings, table, entry, name string) {
 	if table != "" {
 		text, err := n.text(table)
 		if err == nil && contains(text, entry) {
-			f.ok("there (%s)", name)
+			f.ok("the kernel has it (%s)", name)
 			return
 		}
 	}
@@ -81,7 +81,7 @@ func driver(n *Node, f *findings, table, entry, name string) {
 	switch {
 	case f.unknown(err):
 	case m == present:
-		f.ok("there (%s)", name)
+		f.ok("the kernel has it (%s)", name)
 	case m == loadable:
 		f.ok("%s is not loaded yet; it is when the first volume is opened", name)
 	default:
@@ -109,7 +109,7 @@ func skcipher(n *Node, f *findings) {
 		f.add(Warning, "enable CONFIG_CRYPTO_USER_API_SKCIPHER, or install the package with the rest of the kernel's modules",
 			"the kernel has no algif_skcipher")
 	default:
-		f.ok("there (algif_skcipher)")
+		f.ok("the kernel has it (algif_skcipher)")
 	}
 }
 
@@ -120,7 +120,7 @@ func keyring(n *Node, f *findings) {
 	case !there:
 		f.add(Error, "boot a kernel with CONFIG_KEYS", "the kernel has no keyring")
 	default:
-		f.ok("there")
+		f.ok("the kernel has one")
 	}
 }
 

@@ -40,11 +40,7 @@ func libcryptsetup(n *Node, f *findings) {
 		if less(version, from) || !less(version, to) {
 			continue
 		}
-		mend := ""
-		if bad.level != Note {
-			mend = "install libcryptsetup " + bad.to + " or later"
-		}
-		f.add(bad.level, mend, "version %s: %s", n.Libcryptsetup, bad.what)
+		f.add(bad.level, "install libcryptsetup "+bad.to+" or later", "version %s: %s", n.Libcryptsetup, bad.what)
 		return
 	}
 	f.ok("version %s", n.Libcryptsetup)

@@ -126,10 +126,10 @@ func udevCookies(n *Node, f *findings) {
 	}
 	if left > 0 {
 		f.add(Warning, "see whose they are: dmsetup udevcookies; when no operation is under way: dmsetup udevcomplete_all 5",
-			"%d semaphores of device-mapper are more than 5 minutes old", left)
+			"semaphores of device-mapper that are more than 5 minutes old: %d", left)
 		return
 	}
-	f.ok("none is left over")
+	f.ok("no semaphore of device-mapper is left over")
 }
 
 func wrap(what string, err error) error {
