@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -25,8 +23,6 @@ const (
 	lastTry = 2 * time.Minute
 	// longestPause bounds the pauses between two questions for a key: at boot a machine waits.
 	longestPause = 5 * time.Second
-	// turnTime is how long the next volume waits for this one at most. Most are open by then.
-	turnTime = 300 * time.Millisecond
 )
 
 func bootOpenCommand(e *env) *cli.Command {
@@ -57,9 +53,6 @@ func (e *env) bootOpen(ctx context.Context, name string, timeout time.Duration) 
 	defer cancel()
 	ctx, cancel = context.WithTimeout(ctx, timeout+lastTry)
 	defer cancel()
-	if turn := turnOf(e.paths().Turn()); turn != nil {
-		time.AfterFunc(turnTime, func() { turn.Close() })
-	}
 	log := e.logger()
 	notify := systemd.Notifier{Log: log}
 	go extend(ctx, notify)
@@ -70,18 +63,6 @@ func (e *env) bootOpen(ctx context.Context, name string, timeout time.Duration) 
 		log.Info("waiting for the key", "volume", name, "error", err, "left", left.Round(time.Second))
 		notify.Status("waiting for the key of %s: %v", name, err)
 	})
-}
-
-// turnOf finds the lock that flock(1) hands down in the unit, nil without one: at boot each volume waits for its turn before this program starts. Closing
-// it lets the next one start. A volume whose key or device is late has had its turn soon, so it keeps no other waiting; the lock ends with the process too.
-func turnOf(path string) *os.File {
-	for fd := 3; fd < 10; fd++ {
-		if target, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); err == nil && target == path {
-			syscall.CloseOnExec(fd)
-			return os.NewFile(uintptr(fd), path)
-		}
-	}
-	return nil
 }
 
 // extend keeps systemd from giving up as long as ctx lives.

@@ -68,9 +68,6 @@ func (p Paths) Lock(name string) string { return filepath.Join(p.Run, "locks", n
 // lies outside the directory of Lock, where a volume could be called "node".
 func (p Paths) NodeLock() string { return filepath.Join(p.Run, "node.lock") }
 
-// Turn is the lock that volumes take turns with when they are opened at boot; the unit names it too.
-func (p Paths) Turn() string { return filepath.Join(p.Run, "turn") }
-
 // AgentLock is held by the one running agent.
 func (p Paths) AgentLock() string { return filepath.Join(p.Run, "agent.lock") }
 
