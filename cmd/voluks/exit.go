@@ -79,6 +79,8 @@ var exitsOf = map[string][]int{
 	"voluks volume inspect":  {exitNotFound},
 	"voluks volume mount":    {exitNotFound, exitInUse, exitLocked, exitDamaged, exitUnsupported, exitTimeout, exitConfig, exitInterrupted},
 	"voluks volume umount":   {exitNotFound, exitInUse, exitTimeout, exitInterrupted},
+	"voluks volume grow":     {exitNotFound, exitInUse, exitLocked, exitDamaged, exitNoSpace, exitUnsupported, exitTimeout, exitConfig, exitInterrupted},
+	"voluks volume trim":     {exitNotFound, exitInUse, exitDamaged, exitTimeout, exitInterrupted},
 	"voluks volume rm":       {exitNotFound, exitInUse, exitRefused, exitTimeout, exitInterrupted},
 	"voluks keyslot adopt":   {exitNotFound, exitLocked, exitRefused, exitConfig, exitInterrupted},
 	"voluks boot crypttab":   {exitNotFound, exitConfig},
