@@ -68,7 +68,7 @@ func TestUnits(t *testing.T) {
 			}
 		}
 	}
-	want := []string{"var-lib-voluks-mnt-.mount.d/50-voluks.conf", "voluks-gate.service", "voluks-keys.socket", "voluks-keys@.service",
+	want := []string{"docker-.scope.d/50-voluks.conf", "libpod-.scope.d/50-voluks.conf", "var-lib-voluks-mnt-.mount.d/50-voluks.conf", "voluks-gate.service", "voluks-keys.socket", "voluks-keys@.service",
 		"voluks-shutdown.service", "voluks-volume@.service", "voluks.service",
 		"voluks.socket"}
 	if !slices.Equal(names, want) {

@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"errors"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,9 +54,33 @@ func (e *env) bootClose(ctx context.Context, timeout time.Duration) error {
 	wait, stop := context.WithTimeout(ctx, timeout)
 	defer stop()
 	go extend(wait, notify)
-	return persist(ctx, timeout, func() error { return closeAll(wait, workers) }, func(err error, left time.Duration) {
+	var kept error // why not all could be closed, as of the last try that came to its end
+	err := persist(ctx, timeout, func() error { return errors.Join(e.unmountBoot(), closeAll(wait, workers)) }, func(err error, left time.Duration) {
+		kept = err
 		notify.Status("closing: %v", err)
 	})
+	if err != nil && wait.Err() != nil && kept != nil {
+		return kept
+	}
+	return err
+}
+
+// unmountBoot takes off the mounts of boot enable that systemd could not, since somebody used them then.
+func (e *env) unmountBoot() error {
+	all, err := systemd.BootMounts(e.bootDir())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, b := range all {
+		where := filepath.Join("/", e.root, b.Where)
+		top, err := topMount(where)
+		if err == nil && top != nil && strings.HasPrefix(top.Source, "/dev/mapper/voluks-") {
+			err = sys.Unmount(where)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // closer is what closeAll needs of a worker.Client.

@@ -21,6 +21,8 @@ const (
 	extendEvery = 10 * time.Second
 	// lastTry is how long opening may take once the time to wait for the key is over.
 	lastTry = 2 * time.Minute
+	// longestRelease is how long closing may take.
+	longestRelease = 5 * time.Minute
 	// longestPause bounds the pauses between two questions for a key: at boot a machine waits.
 	longestPause = 5 * time.Second
 )
@@ -123,6 +125,10 @@ func (e *env) bootRelease(ctx context.Context, name string) error {
 		return err
 	}
 	defer cancel()
+	// What is still to be written may take its time.
+	ctx, stop := context.WithTimeout(ctx, longestRelease)
+	defer stop()
+	go extend(ctx, systemd.Notifier{Log: e.logger()})
 	var held *volume.HeldError
 	err = m.Unmount(ctx, name, bootHolder(name).ID)
 	switch {
