@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/voluks/voluks/dockerplugin"
+	"github.com/voluks/voluks/internal/testenv"
+)
+
+// Fifty volumes are asked for at once, as when a node boots, where there are 256 MiB for the agent and all that it starts. An Argon2id slot of cryptsetup's
+// defaults takes up to 1 GiB each. F42
+func TestGuestFiftyVolumesInLittleMemory(t *testing.T) {
+	const volumes, limit = 50, 256 << 20
+	testenv.Guest(t)
+	testenv.LeakCheck(t)
+	n := &node{t, testenv.Ext4Dir(t, 2)}
+	n.run("init", "--no-recovery")
+	config := filepath.Join(n.root, "etc/voluks/config.toml")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(config, []byte(strings.Replace(string(text), "overcommit = false", "overcommit = true", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := n.serve()
+	for i := range volumes {
+		if got := n.call("VolumeDriver.Create", fmt.Sprintf(`{"Name":"v%d","Opts":{"size":"16M","alloc":"sparse"}}`, i)); got != "{}" {
+			t.Fatalf("create: %s", got)
+		}
+	}
+	a.end(syscall.SIGTERM)
+
+	const group = "/sys/fs/cgroup/voluks"
+	if err := os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+memory"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := os.Remove(group); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := os.WriteFile(group+"/memory.max", []byte(strconv.Itoa(limit)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inside, err := os.Open(group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	serve := n.command("serve")
+	serve.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(inside.Fd())}
+	a = n.start(serve)
+	a.until("answers", func() bool { return dockerplugin.Ping(t.Context(), n.socket()) == nil })
+	var wg sync.WaitGroup
+	for i := range volumes {
+		wg.Go(func() {
+			if got := n.call("VolumeDriver.Mount", fmt.Sprintf(`{"Name":"v%d","ID":"1"}`, i)); !strings.Contains(got, "/data") {
+				t.Errorf("mount: %s", got)
+			}
+		})
+	}
+	wg.Wait()
+	peak, err := os.ReadFile(group + "/memory.peak")
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, err := os.ReadFile(group + "/memory.events")
+	if err != nil || !strings.Contains(string(events), "oom_kill 0\n") {
+		t.Errorf("%v, %s", err, events)
+	}
+	t.Logf("%d volumes mounted at once took at most %s bytes", volumes, strings.TrimSpace(string(peak)))
+	for i := range volumes {
+		if got := n.call("VolumeDriver.Unmount", fmt.Sprintf(`{"Name":"v%d","ID":"1"}`, i)); got != "{}" {
+			t.Errorf("unmount: %s", got)
+		}
+	}
+	if status, log := a.end(syscall.SIGTERM); status != "exit status 0" {
+		t.Errorf("the agent ended with %s:\n%s", status, log)
+	}
+}
