@@ -72,19 +72,31 @@ test-full: deps ## the scenarios in the full guest: systemd, Docker Engine, Comp
 	scripts/test-full
 
 .PHONY: test-boot
-test-boot: deps ## reboots of a node in the full guest (long; not part of test yet)
+test-boot: deps ## reboots of a node in the full guest
 	scripts/test-boot
 
 .PHONY: test-packages
-test-packages: deps ## install, upgrade and removal of the packages in the full guest (long; not part of test yet)
+test-packages: deps ## install, upgrade and removal of the packages in the full guest
 	scripts/test-packages
+
+# The long ones first, so that two at a time end together.
+SUITES := unit full small boot transit packages
 
 .PHONY: test
 test: check ## everything; whatever is missing is a failure
-	scripts/test-unit --all
-	scripts/test-transit
-	scripts/test-small $(KERNEL_PKGS)
-	scripts/test-full
+	@scripts/guest-full build
+	@echo 'Two suites at a time; what one says is shown when it has ended.'
+	@done=$$(mktemp); trap 'rm -f "$$done"' EXIT; status=0; \
+	VOLUKS_SUITES=$$done $(MAKE) --no-print-directory -k -j2 --output-sync=target $(SUITES:%=suite-%) 9>&2 || status=$$?; \
+	echo; cat "$$done"; exit "$$status"
+
+.PHONY: $(SUITES:%=suite-%)
+suite-unit: ; @scripts/suite unit scripts/test-unit --all
+suite-transit: ; @scripts/suite transit scripts/test-transit
+suite-small: ; @scripts/suite small scripts/test-small $(KERNEL_PKGS)
+suite-full: ; @scripts/suite full scripts/test-full
+suite-boot: ; @scripts/suite boot scripts/test-boot
+suite-packages: ; @scripts/suite packages scripts/test-packages
 
 .PHONY: fuzz
 fuzz: deps ## every fuzz target for FUZZTIME (default 30s)

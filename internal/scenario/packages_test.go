@@ -3,12 +3,11 @@
 package scenario
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -84,16 +83,9 @@ var (
 
 // While pgbench runs the agent is killed, restarted and upgraded from package to package: no transaction fails, no mount moves. F20
 func load(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	bench := exec.CommandContext(ctx, "docker", "exec", "pgbench", "pgbench", "-U", "postgres", "-c", "2", "-T", "75", "postgres")
-	var said strings.Builder
-	bench.Stdout, bench.Stderr = &said, &said
 	before := mountsOf(t)
 	holdersBefore := holders(t, "pgbench")
-	if err := bench.Start(); err != nil {
-		t.Fatal(err)
-	}
+	stop := underLoad(t)
 	began := time.Now()
 	old := mainPID(t, "voluks.service")
 	output(t, "systemctl", "kill", "-s", "KILL", "--kill-whom", "all", "voluks.service")
@@ -111,15 +103,7 @@ func load(t *testing.T) {
 		t.Errorf("main pid %s, was %s", pid, old)
 	}
 	t.Logf("all of it took %v", time.Since(began).Round(time.Second))
-	if err := bench.Wait(); err != nil {
-		t.Fatalf("%v\n%s", err, said.String())
-	}
-	done, failed := transactions.FindStringSubmatch(said.String()), failures.FindStringSubmatch(said.String())
-	if done == nil || done[1] == "0" || failed == nil || failed[1] != "0" {
-		t.Errorf("pgbench:\n%s", said.String())
-	} else {
-		t.Logf("%s transactions, %s failed", done[1], failed[1])
-	}
+	stop()
 	if after := mountsOf(t); after != before {
 		t.Errorf("mounts before:\n%s\nafter:\n%s", before, after)
 	}
@@ -131,6 +115,44 @@ func load(t *testing.T) {
 		_, err := try("docker", "exec", "pgbench", "psql", "-U", "postgres", "-tAc", "select 1")
 		return err
 	})
+}
+
+// underLoad runs pgbench, a few seconds at a time, until stop is called, which fails the test unless each of its transactions has succeeded.
+func underLoad(t *testing.T) (stop func()) {
+	t.Helper()
+	const seconds = "5"
+	end, done := make(chan struct{}), make(chan error, 1)
+	total := 0
+	go func() {
+		for {
+			out, err := try("docker", "exec", "pgbench", "pgbench", "-U", "postgres", "-c", "2", "-T", seconds, "postgres")
+			if err != nil {
+				done <- err
+				return
+			}
+			processed, failed := transactions.FindStringSubmatch(out), failures.FindStringSubmatch(out)
+			if processed == nil || processed[1] == "0" || failed == nil || failed[1] != "0" {
+				done <- fmt.Errorf("pgbench: %s", out)
+				return
+			}
+			n, _ := strconv.Atoi(processed[1])
+			total += n
+			select {
+			case <-end:
+				done <- nil
+				return
+			default:
+			}
+		}
+	}()
+	return func() {
+		t.Helper()
+		close(end)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d transactions, none failed", total)
+	}
 }
 
 // mountsOf are the mounts of volumes with their ids, which change when one is mounted anew.

@@ -22,7 +22,7 @@ func TestManagedPlugin(t *testing.T) {
 	output(t, "systemctl", "stop", "voluks.socket", "voluks.service")
 	t.Cleanup(func() { bothBack(t) })
 	install := func() {
-		output(t, "docker", "plugin", "create", managed, "/mnt/src/dist/plugin")
+		output(t, "docker", "plugin", "create", managed, "/mnt/share/plugin")
 		output(t, "docker", "plugin", "enable", managed)
 	}
 	install()
