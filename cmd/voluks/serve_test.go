@@ -116,19 +116,24 @@ func (a *runningAgent) end(s os.Signal) (string, string) {
 
 func (n *node) call(call, body string) string {
 	n.t.Helper()
+	answer, err := n.post(call, body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return answer
+}
+
+func (n *node) post(call, body string) (string, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", n.socket())
 	}}}
 	resp, err := client.Post("http://docker/"+call, "", strings.NewReader(body))
 	if err != nil {
-		n.t.Fatal(err)
+		return "", err
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return strings.TrimSpace(string(answer))
+	return strings.TrimSpace(string(answer)), err
 }
 
 // listsNothing wants an empty list. Only root may look at the host's mounts and mappings; others are told so in the log.
