@@ -113,7 +113,7 @@ func TestRebootSetUp(t *testing.T) {
 	create("two")
 	create("badrec")
 	create("badhdr")
-	enable("two")
+	enable("two", "--now")
 	output(t, "voluks", "boot", "enable", "two", "--mount", "/srv/two-b")
 	enable("badrec", "--nofail")
 	enable("badhdr", "--nofail")
