@@ -193,7 +193,7 @@ func (e *env) restoreDevice(t target, image *headerbackup.Image, identities []re
 	if err := sys.Harden(); err != nil {
 		return receipt, err
 	}
-	s, _, err := e.backupStore()
+	s, k, err := e.backupStore()
 	if err != nil {
 		return receipt, err
 	}
@@ -221,6 +221,11 @@ func (e *env) restoreDevice(t target, image *headerbackup.Image, identities []re
 		return receipt, deviceError("read back the header of", r.arg, err)
 	}
 	receipt.Proven, receipt.NotProven = volume.ProveRestored(t.device, identities)
+	if done.Older == nil {
+		if err := e.backups().Ensure(k, r.arg, h); err != nil {
+			e.warn("header backup of %s: %v", r.arg, err)
+		}
+	}
 	return receipt, nil
 }
 

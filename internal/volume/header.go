@@ -20,7 +20,8 @@ import (
 //	header, any part of it            the header as it was, or the restored one, or, if neither   RestoreHeader, again: the backup stays
 //	                                  was good before, a damaged one
 //	header                            a record that shows the slots of before                     the next Mount
-//	record                            everything
+//	record                            no backup with the epoch of the restored header             the next Mount
+//	its backup                        everything
 //
 // The record's generation never falls. So an older header, whoever put it there, stays refused until its keys are rotated.
 
@@ -104,6 +105,9 @@ func (m *Manager) RestoreHeader(ctx context.Context, name string, p RestoreParam
 		return receipt, err
 	}
 	m.o.Crash("restore.recorded")
+	if done.Older == nil {
+		m.ensureBackup(k, path, name, h) // it has another epoch by now
+	}
 	return receipt, nil
 }
 

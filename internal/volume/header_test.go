@@ -83,6 +83,10 @@ func TestKillWhileAHeaderIsRestored(t *testing.T) {
 				if err != nil || r.Older != "" || r.Generation != 1 {
 					t.Errorf("killed after %d: again: %+v, %v", k, r, err)
 				}
+				all := n.Backups(info.UUID)
+				if _, epoch, _, _ := n.Container(imageOf(n, "db")); all[len(all)-1].Header.Epoch != epoch {
+					t.Errorf("killed after %d: the restored header has epoch %d, the newest backup %d", k, epoch, all[len(all)-1].Header.Epoch)
+				}
 				path = mount(t, n, "db", docker("b"))
 				if got := n.Get(path, "canary"); got != canary {
 					t.Errorf("killed after %d: the data is %q", k, got)
