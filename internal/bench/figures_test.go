@@ -217,3 +217,64 @@ func (n *node) residentKiB(t *testing.T) int {
 func deadline() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), 5*time.Minute)
 }
+
+// A mounted volume grows, against the tools that do the same to an image that a shell script has mounted.
+func TestGrow(t *testing.T) {
+	n := newNode(t)
+	n.call(t, "Create", `{"Name":"g","Opts":{"size":"64M"}}`)
+	n.call(t, "Mount", `{"Name":"g","ID":"1"}`)
+	image := n.shellImage(t, "g.img", 80<<20, "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
+	loop := strings.TrimSpace(n.run(t, "losetup", "--show", "--find", "--direct-io=on", "--sector-size", "4096", image))
+	n.run(t, "cryptsetup", "open", "--key-file", n.key, loop, "bench")
+	n.run(t, "mount", "/dev/mapper/bench", n.mnt)
+	size := [2]int{64, 80} // MiB
+	ours := func() {
+		size[0] += 4
+		n.run(t, os.Getenv("VOLUKS_BINARY"), "--root", n.root, "volume", "grow", "g", fmt.Sprintf("%dM", size[0]))
+	}
+	theirs := func() {
+		size[1] += 4
+		n.run(t, "fallocate", "--length", fmt.Sprintf("%dM", size[1]), image)
+		n.run(t, "losetup", "--set-capacity", loop)
+		n.run(t, "cryptsetup", "resize", "--key-file", n.key, "bench")
+		n.run(t, "resize2fs", "/dev/mapper/bench")
+	}
+	times := sideBySide(7, pair{ours, func() {}}, pair{theirs, func() {}})
+	n.run(t, "umount", n.mnt)
+	n.run(t, "cryptsetup", "close", "bench")
+	n.run(t, "losetup", "-d", loop)
+	n.call(t, "Unmount", `{"Name":"g","ID":"1"}`)
+	report(t, "grow of a mounted volume / fallocate, losetup, cryptsetup resize, resize2fs", times[0], times[1], 1.3)
+}
+
+// A thousand volumes: what listing them takes, and whether one mounts as fast as among ten.
+func TestThousandVolumes(t *testing.T) {
+	n := newNode(t)
+	n.call(t, "Create", `{"Name":"m","Opts":{"size":"64M"}}`)
+	mount := func() time.Duration {
+		times := sideBySide(7, pair{
+			func() { n.call(t, "Mount", `{"Name":"m","ID":"1"}`) }, func() { n.call(t, "Unmount", `{"Name":"m","ID":"1"}`) },
+		})
+		return times[0]
+	}
+	n.clones(t, "m", 1, 10)
+	few := mount()
+	n.clones(t, "m", 10, 1000)
+	many := mount()
+	report(t, "mount among 1,000 volumes / among 10", many, few, 1.1)
+
+	voluks := func(args ...string) func() {
+		return func() { n.run(t, append([]string{os.Getenv("VOLUKS_BINARY"), "--root", n.root}, args...)...) }
+	}
+	nothing := func() {}
+	times := sideBySide(5, pair{func() { n.call(t, "List", `{}`) }, nothing}, pair{voluks("volume", "ls"), nothing}, pair{voluks("version"), nothing})
+	limit := func(what string, took time.Duration) {
+		t.Helper()
+		t.Logf("FIGURE %s: %v (at most 100 ms)", what, took.Round(time.Millisecond))
+		if took > 100*time.Millisecond {
+			t.Errorf("%s takes %v", what, took)
+		}
+	}
+	limit("1,000 volumes: the plugin's List", times[0])
+	limit("1,000 volumes: voluks volume ls, without the start of the program", times[1]-times[2])
+}
