@@ -276,6 +276,8 @@ func container_(s *suite) {
 	s.is(c.KillSlot(30), luks.ErrNoSlot)
 	s.ok(c.SetFlags(luks.Flags{Discards: true}))
 
+	s.is(c.Forget(30), luks.ErrNoSlot)
+
 	// The same through the file once it is not attached.
 	s.ok(a.Close())
 	s.ok(b.Detach(ctx))
@@ -285,6 +287,11 @@ func container_(s *suite) {
 	if err != nil || h.UUID != id || len(h.Keyslots) != 1 || len(h.Tokens) != 1 {
 		s.Errorf("header %+v, %v", h, err)
 	}
+	s.ok(s.Containers.At(path).Forget(31))
+	if h, err := s.Containers.At(path).Header(); err != nil || h.UUID != id || len(h.Keyslots) != 0 {
+		s.Errorf("header %+v, %v", h, err)
+	}
+	s.is(s.Containers.At(path).TestSlot(31, key), luks.ErrNoSlot)
 }
 
 func mapping_(s *suite) {
@@ -328,6 +335,7 @@ func mapping_(s *suite) {
 	if err := b.Is(sys.Dev{Major: d.Major, Minor: d.Minor}); !errors.As(err, &other) {
 		s.Errorf("a mapping is its own backing: %v", err)
 	}
+	s.grow(b, c, luks.OpenParams{Name: name, Slot: 31, Key: key, Expect: expect}, find)
 	// The mapping keeps the device.
 	s.ok(a.Close())
 	short, cancel := context.WithTimeout(s.Context(), 50*time.Millisecond)
@@ -342,6 +350,38 @@ func mapping_(s *suite) {
 	if find() != nil {
 		s.Error("the mapping is still there")
 	}
+}
+
+// grow makes the backing and the open mapping larger, each as often as one likes, and never smaller (F8 F44).
+func (s *suite) grow(b volume.Backing, c volume.Container, p luks.OpenParams, find func() *sys.DMDevice) {
+	s.Helper()
+	const size = 24 << 20
+	length := func(want uint64) {
+		s.Helper()
+		if got := find().Targets[0].Length; got != want/512 {
+			s.Errorf("the mapping has %d sectors, want %d", got, want/512)
+		}
+	}
+	s.ok(c.Resize(p))
+	length(20 << 20)
+	for _, asked := range []int64{size, size, 4 << 20} {
+		s.ok(b.Grow(s.Context(), asked, volume.AllocSparse))
+		if got, err := b.Size(s.Context()); err != nil || got != size {
+			s.Errorf("size %d, %v", got, err)
+		}
+	}
+	length(20 << 20)
+	other := p
+	other.Key = s.key()
+	s.is(c.Resize(other), luks.ErrWrongKey)
+	length(20 << 20)
+	for range 2 {
+		s.ok(c.Resize(p))
+		length(size)
+	}
+	other.Key, other.Name = p.Key, "voluks-none"
+	s.is(c.Resize(other), sys.ErrNotExist)
+	s.ok(b.Is(s.lower(find())))
 }
 
 func (s *suite) filesystem(kind filesystem.Type, size int64) {
