@@ -5,7 +5,6 @@ package bench
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -17,8 +16,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/voluks/voluks/internal/testenv"
 )
@@ -141,33 +138,4 @@ func (n *node) addSlot(t *testing.T, name, image string) {
 func median(times []time.Duration) time.Duration {
 	slices.Sort(times)
 	return times[len(times)/2]
-}
-
-// clones makes the records of volumes that are like one that exists, and closed.
-func (n *node) clones(t *testing.T, name string, from, to int) {
-	t.Helper()
-	dir := filepath.Join(n.root, "var/lib/voluks/volumes")
-	text, err := os.ReadFile(filepath.Join(dir, name, "record.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := from; i < to; i++ {
-		var record map[string]any
-		if err := json.Unmarshal(text, &record); err != nil {
-			t.Fatal(err)
-		}
-		clone := fmt.Sprintf("clone%d", i)
-		record["name"], record["uuid"], record["fs_uuid"] = clone, uuid.NewString(), uuid.NewString()
-		record["spec"].(map[string]any)["name"] = clone
-		out, err := json.Marshal(record)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Mkdir(filepath.Join(dir, clone), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, clone, "record.json"), out, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
