@@ -47,6 +47,12 @@ install: ## what a package holds, into PREFIX (/usr/local) below DESTDIR; after 
 uninstall: ## take that away again; volumes, keys and configuration stay
 	@scripts/package/install uninstall
 
+# The engines of Vault, as a server for tests; see scripts/test-transit.
+TRANSIT := internal/kek/vault/transittest
+bin/transitd: $(TRANSIT)/server.go $(TRANSIT)/transitd/main.go $(TRANSIT)/go.mod
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -C $(TRANSIT) -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/transitd ./transitd
+
 .PHONY: check
 check: deps ## format, vet, staticcheck, shellcheck, import rules
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'not formatted:'; gofmt -l $$(git ls-files '*.go'); exit 1; }

@@ -31,6 +31,9 @@ func describe(info volume.Info, now time.Time) *helpers.Volume {
 	if info.Reason != "" {
 		status["reason"] = info.Reason
 	}
+	if info.NextTry != nil {
+		status["next_try"] = info.NextTry.UTC().Format(time.RFC3339)
+	}
 	if info.Used != nil {
 		status["used"] = config.FormatSize(*info.Used)
 		status["used_bytes"] = *info.Used

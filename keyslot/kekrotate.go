@@ -114,7 +114,7 @@ func (k *Keyring) rewrapped(ctx context.Context, old AgentToken) (AgentToken, *s
 	b := kek.Binding{VolumeUUID: old.UUID, Role: RoleAgent}
 	token := old
 	token.History = slices.Clone(old.History)
-	again, err := rewrapW(ctx, k.KEK.Active, b, &token)
+	again, err := rewrapW(ctx, k.KEK, b, &token)
 	if err != nil {
 		return token, nil, err
 	}
@@ -130,23 +130,19 @@ func (k *Keyring) rewrapped(ctx context.Context, old AgentToken) (AgentToken, *s
 	}
 	// With the active provider alone: the others are to go.
 	only := *k
-	only.KEK = &kek.Set{Active: k.KEK.Active, Patience: k.KEK.Patience}
+	only.KEK = k.KEK.Only(k.KEK.Active)
 	key, err := unlock(ctx, &only, token)
 	return token, key, err
 }
 
 // rewrapW lets the active provider renew its own wrap; false if it does not do that.
-func rewrapW(ctx context.Context, active kek.Provider, b kek.Binding, token *AgentToken) (bool, error) {
-	p, ok := active.(kek.Rewrapper)
-	if !ok || token.KEK.Provider != active.Ref().Provider {
-		return false, nil
-	}
-	wrap, ref, err := p.Rewrap(ctx, b, token.KEK, token.Wrap)
+func rewrapW(ctx context.Context, set *kek.Set, b kek.Binding, token *AgentToken) (bool, error) {
+	wrap, ref, err := set.Rewrap(ctx, b, token.KEK, token.Wrap)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, kek.ErrNotMine):
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("renew what %v has wrapped: %w", token.KEK, err)
+		return false, err
 	}
 	token.Wrap, token.KEK = wrap, ref
 	return true, nil

@@ -46,7 +46,6 @@ func (e *env) bootClose(ctx context.Context, timeout time.Duration) error {
 	workers := worker.NewClient(worker.Options{
 		Manager: e.manager(log, volume.Defaults{}),
 		Command: append(append([]string{"/proc/self/exe"}, e.globals()...), "worker"),
-		Env:     workerEnv,
 		Log:     log,
 	})
 	defer workers.Close()

@@ -55,6 +55,7 @@ func (e *env) bootOpen(ctx context.Context, name string, timeout time.Duration) 
 	defer cancel()
 	ctx, cancel = context.WithTimeout(ctx, timeout+lastTry)
 	defer cancel()
+	e.impatient = true
 	log := e.logger()
 	notify := systemd.Notifier{Log: log}
 	go extend(ctx, notify)

@@ -16,7 +16,6 @@ import (
 
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/volume"
-	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/systemd"
 )
 
@@ -84,26 +83,14 @@ func (g *gate) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	byKey := map[string][]string{}
 	g.volumes = 0
-	for _, info := range infos {
-		if info.State != volume.StateReady && info.State != volume.StateLocked {
-			continue
-		}
-		g.volumes++
-		key := "unknown"
-		for _, s := range info.Slots {
-			if s.Role == keyslot.RoleAgent {
-				key = s.KEK
-			}
-		}
-		byKey[key] = append(byKey[key], info.Name)
-	}
+	groups := byKey(infos, func(i volume.Info) bool { return i.State == volume.StateReady || i.State == volume.StateLocked })
 	var errs []error
 	var wg sync.WaitGroup
-	for _, names := range byKey {
+	for _, group := range groups {
+		g.volumes += len(group)
 		wg.Go(func() {
-			if err := g.key(ctx, names); err != nil {
+			if err := g.key(ctx, group); err != nil {
 				g.mu.Lock()
 				errs = append(errs, err)
 				g.mu.Unlock()
@@ -115,8 +102,9 @@ func (g *gate) look(ctx context.Context) error {
 }
 
 // key asks for the key of some volumes, for one after the other until there is an answer about the key.
-func (g *gate) key(ctx context.Context, names []string) error {
-	for _, name := range names {
+func (g *gate) key(ctx context.Context, group []volume.Info) error {
+	for _, info := range group {
+		name := info.Name
 		ask, cancel := context.WithTimeout(ctx, askTime)
 		err := g.m.Unlockable(ask, name)
 		cancel()

@@ -117,7 +117,7 @@ func (b *bulk) run(ctx context.Context, do func(context.Context, *worker.Client,
 	client := worker.NewClient(worker.Options{
 		Manager: b.e.manager(log, volume.Defaults{}),
 		Command: append(append([]string{"/proc/self/exe"}, b.e.globals()...), "worker"),
-		Env:     workerEnv, Log: log,
+		Log:     log,
 	})
 	defer client.Close()
 	next := make(chan *job)

@@ -25,6 +25,8 @@ type env struct {
 	json    bool
 	verbose bool
 
+	impatient bool // whoever runs this tries again by himself
+
 	reload atomic.Pointer[func()] // what SIGHUP does, once there is something
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/voluks/voluks/internal/config"
+	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/file"
 	"github.com/voluks/voluks/internal/passphrase"
 	"github.com/voluks/voluks/internal/volume"
@@ -58,7 +59,7 @@ var exitTable = []struct {
 
 // exitsOf are the statuses that each command can end with, apart from the first three, which all can.
 var exitsOf = map[string][]int{
-	"voluks init":            {exitExists, exitRefused, exitConfig, exitInterrupted},
+	"voluks init":            {exitExists, exitLocked, exitRefused, exitConfig, exitInterrupted},
 	"voluks serve":           {exitInUse, exitConfig},
 	"voluks generate":        {},
 	"voluks worker":          {},
@@ -90,8 +91,10 @@ var exitsOf = map[string][]int{
 	"voluks keyslot rm":      {exitNotFound, exitInUse, exitLocked, exitRefused, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 	"voluks keyslot test":    {exitNotFound, exitInUse, exitLocked, exitRefused, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 	"voluks keyslot rotate":  {exitNotFound, exitInUse, exitLocked, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
+	"voluks kek ls":          {exitConfig, exitInterrupted},
+	"voluks kek test":        {exitLocked, exitConfig, exitInterrupted},
+	"voluks kek create":      {exitExists, exitLocked, exitConfig},
 	"voluks kek rotate":      {exitNotFound, exitInUse, exitLocked, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
-	"voluks kek ls":          {exitConfig},
 	"voluks kek revoke":      {exitInUse, exitLocked, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 
 	"voluks header backup":  {exitNotFound, exitInUse, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
@@ -211,7 +214,13 @@ func exitCode(err error) int {
 	if code, ok := byCode[volume.CodeOf(err)]; ok {
 		return code
 	}
-	if errors.As(err, &setup) || errors.As(err, &cfg) || errors.As(err, &key) {
+	var setting *kek.ConfigError
+	switch {
+	case errors.As(err, &setup), errors.As(err, &cfg), errors.As(err, &key):
+		return exitConfig
+	case volume.KeyMissing(err):
+		return exitLocked
+	case errors.As(err, &setting):
 		return exitConfig
 	}
 	return exitFailure
@@ -241,6 +250,8 @@ func errorCode(err error) string {
 		return "usage"
 	case exitExists:
 		return "exists"
+	case exitLocked:
+		return string(volume.CodeLocked)
 	case exitConfig:
 		return string(volume.CodeConfig)
 	}

@@ -149,7 +149,7 @@ func TestMasterKeys(t *testing.T) {
 		{"long", append(append([]byte{}, right...), 7, 8), 0o600, exitConfig, []string{"too long (34 bytes"}},
 		{"hex", fmt.Appendf(nil, "%x\n", right), 0o600, exitConfig, []string{"hexadecimal", "hint: convert it: (umask 077; xxd -r -p"}},
 		{"open to the group", right, 0o640, exitConfig, []string{"mode 0640, expected 0600", "hint: others may have read it; if nobody can have: chmod 0600 " + path}},
-		{"another", other, 0o600, exitLocked, []string{"wrapped by", "hint: see which key it wants: voluks keyslot ls db"}},
+		{"another", other, 0o600, exitLocked, []string{"wrapped by", "hint: see which key it wants, and whether it can be had: voluks kek ls"}},
 	} {
 		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)

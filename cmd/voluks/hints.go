@@ -12,6 +12,7 @@ import (
 	"github.com/voluks/voluks/dockerplugin"
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/filesystem"
+	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/file"
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/keyslot"
@@ -23,17 +24,19 @@ import (
 // does: what lies below says what is wrong.
 func hint(err error) []string {
 	var (
-		usage   *usageError
-		refused *refusedError
-		setup   *setupError
-		exists  *existsError
-		agent   *agentError
-		cfg     *config.Error
-		key     *file.KeyFileError
-		vol     *volume.Error
-		stopped *interruptedError
-		bulk    *bulkError
-		luks1   *luks1Error
+		usage    *usageError
+		refused  *refusedError
+		setup    *setupError
+		exists   *existsError
+		untested *untestedError
+		agent    *agentError
+		cfg      *config.Error
+		key      *file.KeyFileError
+		vol      *volume.Error
+		setting  *kek.ConfigError
+		stopped  *interruptedError
+		bulk     *bulkError
+		luks1    *luks1Error
 	)
 	switch {
 	case err == nil:
@@ -46,6 +49,8 @@ func hint(err error) []string {
 		return refusedHint(refused)
 	case errors.As(err, &setup):
 		return []string{"set this node up: voluks init"}
+	case errors.As(err, &untested):
+		return append(hint(untested.err), "to set up this node all the same, and try it later with \"voluks kek test\": --untested")
 	case errors.As(err, &exists):
 		return exists.hints
 	case errors.As(err, &agent):
@@ -70,6 +75,10 @@ func hint(err error) []string {
 		return []string{"slots of systemd: systemd-cryptenroll --wipe-slot=N DEVICE", "slots of clevis: clevis luks unbind -d DEVICE -s N", "slots of voluks: voluks keyslot rotate NAME"}
 	case errors.As(err, &vol):
 		return volumeHint(vol)
+	case kek.MayPass(err):
+		return []string{"it may pass; to try again: voluks kek test"}
+	case errors.As(err, &setting):
+		return []string{"edit " + setting.Setting + ", and then: voluks kek test"}
 	}
 	return nil
 }
@@ -128,7 +137,7 @@ func volumeHint(err *volume.Error) []string {
 	case volume.CodeInUse, volume.CodeBusy:
 		return heldHint(err, inspect)
 	case volume.CodeLocked:
-		return []string{"see which key it wants: voluks keyslot ls " + err.Volume}
+		return []string{"see which key it wants, and whether it can be had: voluks kek ls"}
 	case volume.CodeStuck:
 		return []string{"a device below does not answer; what the kernel says: dmesg | tail", "which mapping is suspended: dmsetup info -c"}
 	case volume.CodeDamaged:

@@ -16,8 +16,6 @@ import (
 
 	"github.com/voluks/voluks/internal/atomicfile"
 	"github.com/voluks/voluks/internal/config"
-	"github.com/voluks/voluks/internal/kek"
-	"github.com/voluks/voluks/internal/kek/file"
 	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/recovery/share"
 	"github.com/voluks/voluks/internal/secret"
@@ -29,17 +27,24 @@ type initOptions struct {
 	recipients   []string
 	identityFile string
 	none         bool
-	keepKey      bool
 	split        string // "3/5": show shares instead of the identity; "": do not
+	key          keyChoice
 }
 
 func initCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:  "init",
-		Usage: "set up this node: configuration, master key, recovery identity",
+		Usage: "set up this node: configuration, key, recovery identity",
 		Description: `Makes /etc/voluks/config.toml and the master key of this node,
 /etc/voluks/master.key, which opens all of its volumes. Neither is ever
-overwritten, and the key is never shown.
+overwritten, and the key is never shown. The key can be kept elsewhere:
+
+   voluks init --credential       sealed by systemd, to the TPM2 and the
+                                  host key as far as there are any
+   voluks init --keydir DIR       a key file per volume, in your custody
+   voluks init --kek FILE         by the provider in FILE, which has the
+                                  [kek] table of a configuration, such as
+                                  Vault, AWS KMS or clevis; it is tried
 
 Unless told otherwise it also makes the recovery identity: with it every
 volume can be opened when this node or its key is gone. It is shown once
@@ -60,12 +65,24 @@ made before somebody has confirmed to have it.
 			&cli.StringFlag{Name: "split", Usage: "show the recovery identity in shares, `NEEDED/TOTAL`"},
 			&cli.BoolFlag{Name: "no-recovery", Usage: "make no recovery slots", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "keep-master-key", Usage: "use the master key that is there", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "credential", Usage: "make a systemd credential instead of a master key", DisableDefaultText: true},
+			&cli.StringFlag{Name: "tpm2-device", Usage: "seal it to this `DEVICE`, not to what systemd finds"},
+			&cli.StringFlag{Name: "keydir", Usage: "keep a key file per volume in `DIR`, which exists"},
+			&cli.StringFlag{Name: "kek", Usage: "use the key provider of the [kek] table in `FILE`"},
+			&cli.BoolFlag{Name: "untested", Usage: "do not try the key provider", DisableDefaultText: true},
 		},
 		Action: func(c *cli.Context) error {
 			if _, err := arguments(c); err != nil {
 				return err
 			}
-			o := initOptions{c.StringSlice("recovery-recipient"), c.String("recovery-identity-file"), c.Bool("no-recovery"), c.Bool("keep-master-key"), c.String("split")}
+			o := initOptions{c.StringSlice("recovery-recipient"), c.String("recovery-identity-file"), c.Bool("no-recovery"), c.String("split"),
+				keyChoice{c.Bool("keep-master-key"), c.String("keydir"), c.Bool("credential"), c.String("tpm2-device"), c.String("kek"), c.Bool("untested")}}
+			if o.key.given() > 1 {
+				return &usageError{command: c.Command.HelpName, text: "choose one of --keep-master-key, --credential, --keydir and --kek"}
+			}
+			if o.key.tpm != "" && !o.key.credential {
+				return &usageError{command: c.Command.HelpName, text: "--tpm2-device is for --credential"}
+			}
 			given := 0
 			for _, set := range []bool{len(o.recipients) > 0, o.identityFile != "", o.none} {
 				if set {
@@ -91,8 +108,12 @@ made before somebody has confirmed to have it.
 // initResult is what init made.
 type initResult struct {
 	Config     string   `json:"config"`
-	MasterKey  string   `json:"master_key"`
-	KeyID      string   `json:"key_id"` // public fingerprint of the master key
+	MasterKey  string   `json:"master_key,omitempty"` // the file of the file provider
+	Provider   string   `json:"provider"`
+	KeyID      string   `json:"key_id"` // public name of the key
+	KeyDir     string   `json:"keydir,omitempty"`
+	Credential string   `json:"credential,omitempty"`
+	SealedTo   []string `json:"sealed_to,omitempty"` // what the credential is sealed to
 	Recipients []string `json:"recovery_recipients,omitempty"`
 	Identity   string   `json:"recovery_identity_file,omitempty"`
 	NoRecovery bool     `json:"no_recovery,omitempty"`
@@ -103,8 +124,8 @@ type initResult struct {
 func (e *env) init(ctx context.Context, o initOptions, ask bool) (err error) {
 	p := e.paths()
 	cfg := config.Default(p)
-	result := initResult{Config: e.configFile(), MasterKey: cfg.KEK.File.Path, NoRecovery: o.none}
-	if err := e.nothingThere(result, o.keepKey); err != nil {
+	result := initResult{Config: e.configFile(), NoRecovery: o.none}
+	if err := e.nothingThere(result, o.key); err != nil {
 		return err
 	}
 	var undo []string
@@ -136,46 +157,45 @@ func (e *env) init(ctx context.Context, o initOptions, ask bool) (err error) {
 	if err := os.MkdirAll(p.Config, 0o755); err != nil {
 		return fmt.Errorf("set up the node: %w", err)
 	}
-	ref, made, err := masterKey(result.MasterKey, o.keepKey)
+	made, files, err := e.initKey(ctx, o.key, &cfg)
+	undo = append(undo, files...)
 	if err != nil {
 		return fmt.Errorf("set up the node: %w", err)
 	}
-	if made {
-		undo = append(undo, result.MasterKey)
-	}
-	result.KeyID = ref.ID
+	result.keyed(made)
 	if err := e.writeConfig(cfg, p); err != nil {
 		return fmt.Errorf("set up the node: %w", err)
 	}
 	undo = nil // whatever fails now, the node is set up
-	return e.print(result, func(w io.Writer) { result.text(w, made) })
+	return e.print(result, func(w io.Writer) {
+		result.keyText(w, o.key, made)
+		result.text(w)
+	})
 }
 
 // nothingThere refuses a node that is set up already, in whole or in part.
-func (e *env) nothingThere(r initResult, keepKey bool) error {
-	exists := func(path string) (bool, error) {
-		_, err := os.Lstat(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, nil
-		}
-		return err == nil, err
-	}
-	configured, err := exists(r.Config)
-	if err != nil {
-		return fmt.Errorf("set up the node: %w", err)
-	}
-	if configured {
+func (e *env) nothingThere(r initResult, choice keyChoice) error {
+	_, err := os.Lstat(r.Config)
+	switch {
+	case err == nil:
 		return &existsError{fmt.Errorf("this node is set up already: %s exists and is never overwritten", r.Config), nil}
-	}
-	key, err := exists(r.MasterKey)
-	if err != nil {
+	case !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("set up the node: %w", err)
 	}
-	if key && !keepKey {
-		return &existsError{fmt.Errorf("%s exists already and is never overwritten", r.MasterKey),
-			[]string{"to set up this node with that key: voluks init --keep-master-key"}}
+	return e.keyThere(choice)
+}
+
+// keyed takes over what is told of the key.
+func (r *initResult) keyed(made madeKey) {
+	r.Provider, r.KeyID, r.SealedTo = made.Key.Provider, made.Key.ID, made.SealedTo
+	switch made.kek.Provider {
+	case "file":
+		r.MasterKey = made.kek.File.Path
+	case "keydir":
+		r.KeyDir = made.kek.KeyDir.Path
+	case "credential":
+		r.Credential = made.kek.Credential.Path
 	}
-	return nil
 }
 
 // existsError is something that init would have to overwrite.
@@ -185,18 +205,6 @@ type existsError struct {
 }
 
 func (e *existsError) Error() string { return e.err.Error() }
-
-func masterKey(path string, keep bool) (ref kek.Ref, made bool, err error) {
-	if !keep {
-		ref, err = file.Generate(path)
-		return ref, err == nil, err
-	}
-	provider, err := file.New(path)
-	if err != nil {
-		return kek.Ref{}, false, err
-	}
-	return provider.Ref(), false, nil
-}
 
 // newIdentity makes a recovery identity, hands it to the person or into the file, and returns its recipient.
 func (e *env) newIdentity(ctx context.Context, path, split string) (recipient string, err error) {
@@ -244,7 +252,7 @@ func (e *env) showIdentity(ctx context.Context, identity *secret.Key) error {
 	}
 	fmt.Fprint(e.stdout, `
 
-Whoever has it can open every volume of this node, also when the node or its master key is gone. Nobody can
+Whoever has it can open every volume of this node, also when the node or its key is gone. Nobody can
 without one of the two. Keep it away from this node: on paper in a safe, or in a password manager.
 
 `)
@@ -307,16 +315,11 @@ func (e *env) writeConfig(cfg config.Config, p config.Paths) error {
 }
 
 // text tells a person what was made and what it means.
-func (r initResult) text(w io.Writer, made bool) {
-	verb := "uses"
-	if made {
-		verb = "made"
-	}
-	fmt.Fprintf(w, "%s %s: the master key of this node (fingerprint %s). Back it up, away from the volumes.\n", verb, r.MasterKey, r.KeyID)
+func (r initResult) text(w io.Writer) {
 	fmt.Fprintf(w, "made %s: the configuration. It holds no secret.\n", r.Config)
 	switch {
 	case r.NoRecovery:
-		fmt.Fprintln(w, "\nThere is no recovery: whoever loses the master key loses every volume. To change that later, see [recovery] in the configuration.")
+		fmt.Fprintln(w, "\nThere is no recovery: whoever loses the key loses every volume. To change that later, see [recovery] in the configuration.")
 	case r.Identity != "":
 		fmt.Fprintf(w, "made %s: the recovery identity. It opens every volume: move it off this node now.\n", r.Identity)
 	default:

@@ -23,7 +23,7 @@ func kekCommand(e *env) *cli.Command {
 		Usage: "the key-encryption keys of the key providers",
 		Description: `The key of the active provider ([kek] in the configuration) wraps what opens
 the agent slot of each volume; those of [[previous]] only unwrap.`,
-		Subcommands: []*cli.Command{kekLsCommand(e), kekRotateCommand(e), kekRevokeCommand(e)},
+		Subcommands: []*cli.Command{kekLsCommand(e), kekTestCommand(e), kekCreateCommand(e), kekRotateCommand(e), kekRevokeCommand(e)},
 	}
 }
 
@@ -84,7 +84,7 @@ func (e *env) kekRotate(ctx context.Context, names []string, parallel int) error
 		return c.Rewrap(ctx, name)
 	})
 	result := kekRotateResult{bulkResult: b.result(), Active: k.KEK.Active.Ref()}
-	uses, err := e.manager(e.quiet(), volume.Defaults{}).KeyUses(ctx)
+	uses, err := e.keyUses(ctx)
 	if err != nil {
 		return err
 	}
@@ -115,18 +115,12 @@ func (e *env) keys() (*keyslot.Keyring, error) {
 	return keyslot.OpenKeyring(cfg)
 }
 
-// verdicts is whoNeeds without the active key.
-func verdicts(uses []volume.KeyUse, keys *kek.Set) (all []keyVerdict, unknown []string) {
-	all, unknown = whoNeeds(uses, keys)
-	return slices.DeleteFunc(all, func(v keyVerdict) bool { return v.Key.SameKey(keys.Active.Ref()) }), unknown
-}
-
-// whoNeeds says of each key that is configured, or that any volume needs or was once wrapped by, who needs it. While one volume cannot be read, no key is
+// verdicts says of each key but the active one that is configured, or that any volume needs or was once wrapped by, who needs it. While one volume cannot be read, no key is
 // free: it may be the one that needs it.
-func whoNeeds(uses []volume.KeyUse, keys *kek.Set) (all []keyVerdict, unknown []string) {
+func verdicts(uses []volume.KeyUse, keys *kek.Set) (all []keyVerdict, unknown []string) {
 	all, unknown = []keyVerdict{}, []string{}
 	add := func(ref kek.Ref, needed ...string) {
-		if ref.ID == "" {
+		if ref.ID == "" || ref.SameKey(keys.Active.Ref()) {
 			return
 		}
 		i := slices.IndexFunc(all, func(v keyVerdict) bool { return v.Key.SameKey(ref) })
@@ -136,7 +130,7 @@ func whoNeeds(uses []volume.KeyUse, keys *kek.Set) (all []keyVerdict, unknown []
 		}
 		all[i].Needed = append(all[i].Needed, needed...)
 	}
-	for _, p := range append([]kek.Provider{keys.Active}, keys.Previous...) {
+	for _, p := range keys.Previous {
 		add(p.Ref())
 	}
 	for _, u := range uses {
@@ -160,6 +154,9 @@ func whoNeeds(uses []volume.KeyUse, keys *kek.Set) (all []keyVerdict, unknown []
 func nameOf(u volume.KeyUse) string {
 	if u.Removed {
 		return u.Volume + " (removed, " + u.UUID + ")"
+	}
+	if u.Adopted {
+		return u.Volume + " (an adopted device)"
 	}
 	return u.Volume
 }

@@ -66,7 +66,7 @@ func TestGuestKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.wants("kek rotate one", n.run("kek", "rotate", "logs"), "is still needed by db")
-	n.wants("kek ls", n.run("kek", "ls"), "  active    logs", "file:"+oldID+"  previous  db")
+	n.wants("kek ls", n.run("kek", "ls"), "active    file", " logs\n", "previous  file      "+oldID+"  reachable", " db\n")
 	n.wants("kek rotate", n.run("kek", "rotate"), "db    moved", "logs  unchanged", oldID+" is needed by no volume any more")
 	n.wants("kek revoke", n.run("kek", "revoke", oldID), "db    rotated", "logs  rotated", "opens no volume of this node any more", "reencrypt: db")
 	if again := backups("db"); len(again) != 1 || again[0] == first[0] {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/voluks/voluks/internal/sys"
 )
 
 // TestMain makes the test binary be voluks when it is called by that name, or as the worker of an agent that is this binary.
@@ -40,6 +42,9 @@ func TestScripts(t *testing.T) {
 					f.Close()
 				}
 				return err == nil, nil
+			case "durable": // a key directory in memory is refused
+				kind, err := sys.Statfs(os.TempDir())
+				return err == nil && kind.Type != 0x01021994, err
 			case "uid0":
 				return os.Geteuid() == 0, nil
 			}

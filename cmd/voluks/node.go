@@ -22,6 +22,10 @@ import (
 // commandTime bounds what a person starts. mkfs on a slow disk takes minutes.
 const commandTime = 15 * time.Minute
 
+// keyPatience is how long a key provider that cannot be asked is asked again, while a person or a container waits for the volume. It leaves room below
+// what Docker waits.
+const keyPatience = 30 * time.Second
+
 // loadConfig reads the configuration; *setupError if there is none.
 func (e *env) loadConfig() (config.Config, error) {
 	const largest = 1 << 20
@@ -47,7 +51,11 @@ func (e *env) manager(log *slog.Logger, d volume.Defaults) *volume.Manager {
 			if err != nil {
 				return nil, &volume.Error{Code: volume.CodeConfig, Err: err}
 			}
-			return keyslot.OpenKeyring(cfg)
+			k, err := keyslot.OpenKeyring(cfg)
+			if err == nil && !e.impatient {
+				k.KEK.Patience = keyPatience
+			}
+			return k, err
 		},
 		Backups: e.backups(),
 		Log:     log,

@@ -37,9 +37,6 @@ const (
 	spares = 1
 )
 
-// workerEnv is what workers get of the environment: where systemd has put the credentials of the unit.
-var workerEnv = []string{"CREDENTIALS_DIRECTORY"}
-
 func serveCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
@@ -96,7 +93,6 @@ func (e *env) serve(ctx context.Context, managed bool) error {
 	client := worker.NewClient(worker.Options{
 		Manager: e.manager(log, defaults(cfg)),
 		Command: append(append([]string{"/proc/self/exe"}, e.globals()...), "worker"),
-		Env:     workerEnv,
 		Spares:  spares,
 		Log:     log,
 	})
@@ -107,6 +103,7 @@ func (e *env) serve(ctx context.Context, managed bool) error {
 	}
 	a := &agent{log: log, notify: systemd.Notifier{Log: log}, volumes: client, ready: make(chan struct{}), listener: listener}
 	a.rotates = a.rotator(e)
+	a.keys = newKeyWatch(client, log)
 	a.server = dockerplugin.New(dockerplugin.Config{Volumes: volumes, Parse: e.parseOptions, Ready: a.ready, Log: log})
 	return a.run(ctx)
 }
@@ -188,6 +185,7 @@ type agent struct {
 	listener net.Listener
 	ready    chan struct{}
 	rotates  *rotator
+	keys     *keyWatch
 }
 
 // run serves until ctx ends or serving fails, and then stops.
@@ -207,10 +205,11 @@ func (a *agent) run(ctx context.Context) error {
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
-		var rotating sync.WaitGroup
-		rotating.Go(func() { a.rotates.run(ctx) })
+		var beside sync.WaitGroup
+		beside.Go(func() { a.rotates.run(ctx) })
+		beside.Go(func() { a.keys.run(ctx) })
 		a.sweep(ctx)
-		rotating.Wait()
+		beside.Wait()
 	}()
 
 	select {
@@ -268,11 +267,13 @@ func (a *agent) settle(ctx context.Context) {
 		a.notify.Status("the volumes cannot be listed: %v", err)
 		return
 	}
-	mounted := 0
+	counts := map[volume.State]int{}
 	for _, info := range infos {
-		if info.State == volume.StateMounted {
-			mounted++
-		}
+		counts[info.State]++
 	}
-	a.notify.Status("%d volumes, %d mounted", len(infos), mounted)
+	status := fmt.Sprintf("%d volumes, %d mounted", len(infos), counts[volume.StateMounted])
+	if n := counts[volume.StateLocked]; n > 0 {
+		status += fmt.Sprintf(", %d locked", n)
+	}
+	a.notify.Status("%s", status)
 }

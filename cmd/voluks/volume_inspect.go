@@ -81,7 +81,7 @@ func inspectText(w io.Writer, i volume.Info, now time.Time) {
 	}
 	line("Name", i.Name)
 	line("State", string(i.State))
-	line("Reason", i.Reason)
+	line("Reason", i.Reason+nextTry(i, now))
 	size := ""
 	if i.Size > 0 {
 		size = config.FormatSize(i.Size)

@@ -92,11 +92,19 @@ func listText(w io.Writer, infos []volume.Info, now time.Time) {
 // warnOf tells what is wrong with a volume.
 func (e *env) warnOf(info volume.Info) {
 	if info.Reason != "" {
-		e.warn("%s is %s: %s", info.Name, info.State, info.Reason)
+		e.warn("%s is %s: %s%s", info.Name, info.State, info.Reason, nextTry(info, time.Now()))
 	}
 	for _, w := range info.Warnings {
 		e.warn("%s: %s", info.Name, w)
 	}
+}
+
+// nextTry says when the agent asks again for the key of a volume, behind the reason why it is locked.
+func nextTry(info volume.Info, now time.Time) string {
+	if info.NextTry == nil {
+		return ""
+	}
+	return fmt.Sprintf(" (next try in %v)", max(info.NextTry.Sub(now), 0).Round(time.Second))
 }
 
 // bypasses asks Docker. That it cannot be asked is a warning, since the answer is not known to be "none".

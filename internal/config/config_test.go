@@ -84,6 +84,7 @@ func TestRenderIsReadBack(t *testing.T) {
 	full.Remove.Keep = 0
 	full.Rotation.MaxAge = 90 * 24 * time.Hour
 	full.Backup.Directory = "/mnt/other disk/voluks"
+	full.KEK.Timeout, full.Previous[1].Timeout = 5*time.Second, time.Minute
 	for name, cfg := range map[string]Config{"default": base, "recovery": recovery, "none": none, "full": full} {
 		got, err := Parse(name, cfg.Render(), DefaultPaths())
 		if err != nil {
@@ -191,6 +192,10 @@ func TestErrors(t *testing.T) {
 		"no backup directory":  {"[backup]\ndirectory = ''", `config.toml:2: backup.directory: is missing`},
 		"short age":            {"[rotation]\nmax_age = '1s'", `config.toml:2: rotation.max_age: is less than an hour`},
 		"zero age":             {"[rotation]\nmax_age = '0'", `config.toml:2: rotation.max_age: is less than an hour`},
+		"timeout":              {"[kek]\ntimeout = '20'", `config.toml:2: kek.timeout: duration "20": has no unit`},
+		"long timeout":         {"[kek]\ntimeout = '5m'", `config.toml:2: kek.timeout: "5m" is not between 1s and 1m`},
+		"no timeout":           {"[[previous]]\nprovider='file'\ntimeout='0'\nfile.path='/a'", `config.toml:3: previous[0].timeout: "0" is not between`},
+		"other's settings":     {"[kek]\nprovider='file'\n[kek.vault]\nkey='k'", `config.toml:3: kek.vault: are settings of a provider that is not selected: kek.provider is "file"`},
 		"recovery word":        {"recovery = 'off'", `config.toml:1: recovery: must be "none" or a table with recipients`},
 		"no recipients":        {"\n[recovery]\nconfirmed = true", `config.toml:2: recovery.recipients: is empty; run "voluks init"`},
 		"not a recipient":      {"[recovery]\nrecipients = ['ssh-ed25519 AAAA']", "config.toml:2: recovery.recipients: number 1 is not an age recipient"},

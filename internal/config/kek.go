@@ -6,13 +6,16 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"time"
 )
 
 // KEK selects a key provider. Only the settings of the selected one are set. What each setting means is in
 // docs/key-providers.md; none of them is secret, secrets are in the files that they name.
 type KEK struct {
 	// Provider is the name of the provider: that of one of the fields below, in lower case.
-	Provider   string
+	Provider string
+	// Timeout is how long it may take for one call; 0 is the default.
+	Timeout    time.Duration
 	File       *File
 	KeyDir     *KeyDir
 	Credential *Credential
@@ -80,7 +83,7 @@ type (
 // selected turns the table of the selected provider into a KEK, and checks that nothing is missing that the provider needs.
 // What is there is the provider's to judge. Defaults come from p, or there are none if p is nil.
 func (t *kekTable) selected(at string, found keysFound, bad func(string, string, ...any), p *Paths) KEK {
-	kek := KEK{Provider: t.Provider}
+	kek := KEK{Provider: t.Provider, Timeout: t.timeout(at, found, bad)}
 	at += "." + t.Provider + "."
 	need := func(setting, value, what string) {
 		if value == "" {
@@ -138,8 +141,28 @@ func (t *kekTable) selected(at string, found keysFound, bad func(string, string,
 	return kek
 }
 
+// The limits of timeout: Docker gives up a mount after two minutes, in which other things must happen too.
+const minTimeout, maxTimeout = time.Second, time.Minute
+
+func (t *kekTable) timeout(at string, found keysFound, bad func(string, string, ...any)) time.Duration {
+	if !found.has(at + ".timeout") {
+		return 0
+	}
+	d, err := ParseDuration(t.Timeout)
+	switch {
+	case err != nil:
+		bad(at+".timeout", "%v", err)
+	case d < minTimeout || d > maxTimeout:
+		bad(at+".timeout", "%q is not between %s and %s", t.Timeout, DurationText(minTimeout), DurationText(maxTimeout))
+	}
+	return d
+}
+
 // same says whether two selections name one key.
-func same(a, b KEK) bool { return a.Provider != "" && reflect.DeepEqual(a, b) }
+func same(a, b KEK) bool {
+	a.Timeout, b.Timeout = 0, 0
+	return a.Provider != "" && reflect.DeepEqual(a, b)
+}
 
 // renderTable writes the settings of a provider that are set, under the header [NAME].
 func renderTable(line func(string, ...any), name string, settings reflect.Value) {

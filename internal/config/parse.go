@@ -58,6 +58,25 @@ func Parse(file string, data []byte, p Paths) (Config, error) {
 	return cfg, nil
 }
 
+// ParseKEK is Parse for a file with the [kek] table alone.
+func ParseKEK(file string, data []byte, p Paths) (KEK, error) {
+	cfg, err := Parse(file, data, p)
+	if err != nil {
+		return KEK{}, err
+	}
+	problems := &problems{file: file}
+	found := walk(data, problems)
+	for key, line := range found.lines {
+		if key != "kek" && !strings.HasPrefix(key, "kek.") {
+			problems.add(line, key, "does not belong here: this file has the [kek] table alone")
+		}
+	}
+	if !found.has("kek.provider") {
+		problems.add(0, "kek.provider", "is missing; known: %s", strings.Join(providers(), ", "))
+	}
+	return cfg.KEK, problems.err()
+}
+
 // keysFound is where the keys of a file are.
 type keysFound struct {
 	lines        map[string]int // by path with indices

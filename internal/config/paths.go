@@ -61,6 +61,9 @@ func (p Paths) HoldersDir() string { return filepath.Join(p.Run, "holders") }
 // Holders is the directory of the holders of a volume.
 func (p Paths) Holders(name string) string { return filepath.Join(p.HoldersDir(), name) }
 
+// LockedDir holds a note for each volume whose key could not be had, by UUID.
+func (p Paths) LockedDir() string { return filepath.Join(p.Run, "locked") }
+
 // Lock is the lock file of a volume. It is made once and never unlinked.
 func (p Paths) Lock(name string) string { return filepath.Join(p.Run, "locks", name+".lock") }
 

@@ -111,9 +111,26 @@ func (c Config) Render() []byte {
 	return out.Bytes()
 }
 
+// Render writes the settings of a provider as the table of that name, such as "kek", without comments.
+func (k KEK) Render(name string) []byte {
+	var out bytes.Buffer
+	k.render(func(format string, args ...any) {
+		if text := fmt.Sprintf(format, args...); !strings.HasPrefix(text, "#") && text != "" {
+			fmt.Fprintln(&out, text)
+		}
+	}, name, "["+name+"]")
+	return out.Bytes()
+}
+
 func (k KEK) render(line func(string, ...any), name, header string) {
 	line("%s", header)
 	line("provider = %s", quote(k.Provider))
+	switch {
+	case k.Timeout != 0:
+		line("timeout = %s", quote(DurationText(k.Timeout)))
+	case name == "kek":
+		line(`# timeout = "20s" # how long it may take for one call`)
+	}
 	line("")
 	if k.File != nil {
 		line("# Exactly 32 random bytes, owned by root, not readable by anyone else.")

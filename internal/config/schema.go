@@ -43,6 +43,7 @@ type document struct {
 // kekTable.selected are all that a new provider needs in this package.
 type kekTable struct {
 	Provider   string     `toml:"provider"`
+	Timeout    string     `toml:"timeout"`
 	File       File       `toml:"file"`
 	KeyDir     KeyDir     `toml:"keydir"`
 	Credential Credential `toml:"credential"`
@@ -118,7 +119,7 @@ func children(keys []key, table string) []string {
 
 // providers are the names of the key providers.
 func providers() []string {
-	return slices.DeleteFunc(children(schema(), "kek"), func(s string) bool { return s == "provider" })
+	return slices.DeleteFunc(children(schema(), "kek"), func(s string) bool { return s == "provider" || s == "timeout" })
 }
 
 // Nearest returns the one of names that name was most likely meant to be, or "" if none is near: at

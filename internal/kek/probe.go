@@ -27,11 +27,13 @@ type Probe struct {
 	Err    error         // why it cannot be used, or nil
 }
 
-// Test makes a key, wraps it, and unwraps it again, for no volume. Each call has the usual deadline, and is made once.
-func Test(ctx context.Context, p Provider) (result Probe) {
+// Test makes a key with one of the providers of the set, wraps it, and unwraps it again, for no volume. Each call has its usual deadline, and is made
+// once.
+func (s *Set) Test(ctx context.Context, p Provider) (result Probe) {
 	result.Ref = p.Ref()
 	started := time.Now()
-	set := &Set{Active: p}
+	set := s.Only(p)
+	set.Patience = 0
 	w, wrap, ref, err := set.Generate(ctx, probed)
 	result.Wrap = time.Since(started)
 	if f, ok := p.(Forgetter); ok {

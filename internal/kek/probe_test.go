@@ -17,20 +17,20 @@ func TestProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := kektest.NewMemory("one")
 		m.Advance()
-		if probe := kek.Test(t.Context(), m.New()); probe.Err != nil || probe.Ref.Version != "2" || m.Calls() != 2 {
+		if probe := (&kek.Set{}).Test(t.Context(), m.New()); probe.Err != nil || probe.Ref.Version != "2" || m.Calls() != 2 {
 			t.Errorf("%+v after %d calls", probe, m.Calls())
 		}
 		m.Fail(kek.ErrDenied)
-		if probe := kek.Test(t.Context(), m.New()); !errors.Is(probe.Err, kek.ErrDenied) || probe.Ref.ID != "one" {
+		if probe := (&kek.Set{}).Test(t.Context(), m.New()); !errors.Is(probe.Err, kek.ErrDenied) || probe.Ref.ID != "one" {
 			t.Errorf("%+v", probe)
 		}
 		m.Fail(nil)
 		m.Hang(true)
-		if probe := kek.Test(t.Context(), m.New()); !errors.Is(probe.Err, kek.ErrUnavailable) || probe.Wrap == 0 {
+		if probe := (&kek.Set{}).Test(t.Context(), m.New()); !errors.Is(probe.Err, kek.ErrUnavailable) || probe.Wrap == 0 {
 			t.Errorf("%+v", probe)
 		}
 		m.Hang(false)
-		if probe := kek.Test(t.Context(), confused{m.New()}); probe.Err == nil {
+		if probe := (&kek.Set{}).Test(t.Context(), confused{m.New()}); probe.Err == nil {
 			t.Error("a provider that returns another key is well")
 		}
 	})

@@ -36,17 +36,22 @@ func (b *Backoff) Next() time.Duration {
 	return wait/2 + rand.N(wait/2+1)
 }
 
-// persist makes a call, and again while its error may pass, until the patience of the set or ctx ends. Each call has a deadline of its own.
-func (s *Set) persist(ctx context.Context, call func(context.Context) error) error {
+// persist makes a call to a provider, and again while its error may pass, until the patience of the set or ctx ends. Each call has a deadline of its
+// own.
+func (s *Set) persist(ctx context.Context, p Provider, call func(context.Context) error) error {
 	started := time.Now()
+	patience := s.Patience
+	if end, ok := ctx.Deadline(); ok {
+		patience = min(patience, time.Until(end)) // the reason of the last try says more than the end of the context
+	}
 	var backoff Backoff
 	for tries := 1; ; tries++ {
-		err := limited(ctx, call)
-		if err == nil || !MayPass(err) {
+		err := limited(ctx, s.timeout(p), call)
+		if err == nil || !MayPass(err) || errors.Is(err, ErrNotMine) {
 			return err
 		}
 		wait := backoff.Next()
-		if time.Since(started)+wait > s.Patience || ctx.Err() != nil {
+		if time.Since(started)+wait > patience || ctx.Err() != nil {
 			if tries > 1 {
 				err = fmt.Errorf("%w (tried %d times in %v)", err, tries, time.Since(started).Round(time.Second))
 			}
@@ -59,8 +64,16 @@ func (s *Set) persist(ctx context.Context, call func(context.Context) error) err
 	}
 }
 
-func limited(ctx context.Context, call func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+// timeout is how long a provider may take for one call.
+func (s *Set) timeout(p Provider) time.Duration {
+	if t := s.Timeouts[p]; t > 0 {
+		return t
+	}
+	return DefaultTimeout
+}
+
+func limited(ctx context.Context, timeout time.Duration, call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := call(ctx)
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) && err != nil && !errors.Is(err, ErrUnavailable) {

@@ -127,3 +127,51 @@ func TestBackoff(t *testing.T) {
 		t.Error("nothing is left to chance")
 	}
 }
+
+// Each provider has its own time for a call, and all calls keep to it.
+func TestTimeouts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := kektest.NewMemory("slow")
+		p := slow.New()
+		set := &kek.Set{Active: p, Timeouts: map[kek.Provider]time.Duration{p: 3 * time.Second}}
+		w, wrap, ref, err := set.Generate(t.Context(), retried)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Wipe()
+		slow.Hang(true)
+		for name, call := range map[string]func() error{
+			"generate": func() error { _, _, _, err := set.Generate(t.Context(), retried); return err },
+			"unwrap":   func() error { _, err := set.Unwrap(t.Context(), retried, ref, wrap); return err },
+			"rewrap":   func() error { _, _, err := set.Rewrap(t.Context(), retried, ref, wrap); return err },
+			"test":     func() error { return set.Test(t.Context(), p).Err },
+		} {
+			started := time.Now()
+			if err := call(); !errors.Is(err, kek.ErrUnavailable) || time.Since(started) != 3*time.Second {
+				t.Errorf("%s: %v after %v", name, err, time.Since(started))
+			}
+		}
+	})
+}
+
+// One that is not there keeps nobody from asking the one that has the key. F7
+func TestNoPatienceWithOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := kektest.NewMemory("one")
+		w, wrap, ref, err := m.Set().Generate(t.Context(), retried)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Wipe()
+		set := &kek.Set{Active: &kek.Broken{Name: ref.Provider, Err: fmt.Errorf("%w: not mounted", kek.ErrUnavailable)}, Previous: []kek.Provider{m.New()}, Patience: time.Minute}
+		started := time.Now()
+		w, err = set.Unwrap(t.Context(), retried, ref, wrap)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Wipe()
+		if took := time.Since(started); took != 0 {
+			t.Errorf("took %v", took)
+		}
+	})
+}

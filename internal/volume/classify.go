@@ -66,10 +66,11 @@ func classify(err error) Code {
 		return CodeNoRecovery
 	case is(keyslot.ErrUnknownVersion, keyslot.ErrToken, keyslot.ErrNotOurs), as[*keyslot.ForeignTokenError](err):
 		return CodeDamaged
+	case is(kek.ErrUnavailable, kek.ErrDenied, kek.ErrDisabled, kek.ErrNotFound): // also where a setting is named as the likely cause
+		return CodeLocked
 	case as[*kek.ConfigError](err):
 		return CodeConfig
-	case is(kek.ErrUnavailable, kek.ErrDenied, kek.ErrDisabled, kek.ErrNotMine, kek.ErrWrongKey, luks.ErrWrongKey, luks.ErrNoSlot,
-		keyslot.ErrWrongKey, keyslot.ErrNoAgentSlot):
+	case is(kek.ErrNotMine, kek.ErrWrongKey, luks.ErrWrongKey, luks.ErrNoSlot, keyslot.ErrWrongKey, keyslot.ErrNoAgentSlot):
 		return CodeLocked
 	case is(sys.ErrNoDeviceMapper, sys.ErrNoLoop, luks.ErrNoDeviceMapper):
 		return CodeNoDM
@@ -102,6 +103,9 @@ func classify(err error) Code {
 	}
 	return CodeInternal
 }
+
+// KeyMissing says of an error of a key provider that it does not give the key now, instead of being set up wrongly.
+func KeyMissing(err error) bool { return classify(err) == CodeLocked }
 
 func as[T error](err error) bool {
 	var t T

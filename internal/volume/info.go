@@ -24,10 +24,11 @@ type Info struct {
 	Name       string            `json:"name"`
 	UUID       string            `json:"uuid"` // of the LUKS header
 	State      State             `json:"state"`
-	Reason     string            `json:"reason,omitempty"` // why it is locked, stuck, damaged or closing
-	Size       int64             `json:"size"`             // bytes of the file system's device
-	Used       *int64            `json:"used,omitempty"`   // bytes; only while mounted
-	Avail      *int64            `json:"avail,omitempty"`  // bytes; only while mounted
+	Reason     string            `json:"reason,omitempty"`   // why it is locked, stuck, damaged or closing
+	NextTry    *time.Time        `json:"next_try,omitempty"` // of a locked volume: when the agent asks for its key again; none: it does not
+	Size       int64             `json:"size"`               // bytes of the file system's device
+	Used       *int64            `json:"used,omitempty"`     // bytes; only while mounted
+	Avail      *int64            `json:"avail,omitempty"`    // bytes; only while mounted
 	FS         string            `json:"fs"`
 	Backing    string            `json:"backing"`
 	Cipher     string            `json:"cipher"`

@@ -104,9 +104,12 @@ func (m *Manager) describe(v *view, name string, mine *lock) Info {
 	}
 	info.Slots = append(info.Slots, r.Slots...)
 	info.KeySince = oldest(r.Slots)
-	info.State, info.Reason = r.State, r.NoKey
-	if info.State == StateReady && r.NoKey != "" {
-		info.State = StateLocked
+	info.State = r.State
+	if note := m.locked(r); info.State == StateReady && note.Reason != "" {
+		info.State, info.Reason = StateLocked, note.Reason
+		if !note.Next.IsZero() {
+			info.NextTry = &note.Next
+		}
 	}
 	held, err := m.holders(name)
 	if err != nil {
@@ -141,7 +144,7 @@ func (m *Manager) describeOpen(v *view, r *record, info *Info) {
 	p, err := m.prove(v, r)
 	switch {
 	case err == nil:
-		info.State, info.Reason, info.Mountpoint = StateMounted, "", p.path
+		info.State, info.Reason, info.NextTry, info.Mountpoint = StateMounted, "", nil, p.path
 		if len(info.Holders) == 0 {
 			info.State, info.Reason = StateClosing, "mounted, and nobody holds it"
 		}

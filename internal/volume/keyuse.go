@@ -18,6 +18,7 @@ type KeyUse struct {
 	Volume  string    `json:"volume"`
 	UUID    string    `json:"uuid"`
 	Removed bool      `json:"removed,omitempty"` // a tombstone: it needs its key if it is to be dug up
+	Adopted bool      `json:"adopted,omitempty"` // no volume, but a device of the host; KeyUses does not know these
 	Keys    []kek.Ref `json:"keys"`
 	History []kek.Ref `json:"history"`
 	Former  []kek.Ref `json:"former,omitempty"` // by which earlier slot keys were wrapped

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"reflect"
 	"syscall"
+	"time"
 
 	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/luks/header"
@@ -213,17 +214,14 @@ func (m *Manager) mountFilesystem(ctx context.Context, r *record, u *undo) error
 	return err
 }
 
-// remember keeps in the record what was seen of the header and whether there was a key, so that the status shows it without reading the device. It is
-// written only when it changes, and failing to write it fails nothing.
+// remember keeps what was seen of the header, in the record, and whether there was a key, so that the status shows both without reading the device.
+// They are written only when they change, and failing to write them fails nothing.
 func (m *Manager) remember(r *record, slots []SlotInfo, opened error) {
-	noKey := ""
-	if opened != nil && classify(opened) == CodeLocked {
-		noKey = opened.Error()
-	}
-	if noKey == r.NoKey && reflect.DeepEqual(slots, r.Slots) {
+	m.noteLocked(r, opened, time.Time{})
+	if reflect.DeepEqual(slots, r.Slots) {
 		return
 	}
-	r.NoKey, r.Slots = noKey, slots
+	r.Slots = slots
 	m.refresh(r)
 }
 

@@ -196,9 +196,22 @@ func TestMountWithoutKey(t *testing.T) {
 	if info.State != volume.StateLocked || !strings.Contains(info.Reason, kek.ErrUnavailable.Error()) || !info.Finished() {
 		t.Errorf("got %+v", info)
 	}
+	if info.NextTry != nil {
+		t.Error("it says that somebody tries again, and nobody does")
+	}
+	next := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	if err := n.Manager().NoteKey("db", fmt.Errorf("again: %w", &volume.Error{Code: volume.CodeLocked, Err: kek.ErrUnavailable}), next); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Manager().NoteKey("db", &volume.Error{Code: volume.CodeBusy, Err: errors.New("nothing about the key")}, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if info := inspect(t, n, "db"); info.State != volume.StateLocked || !strings.HasPrefix(info.Reason, "again: ") || info.NextTry == nil || !info.NextTry.Equal(next) {
+		t.Errorf("got %+v", info)
+	}
 	n.Provider.Fail(nil)
 	mount(t, n, "db", docker("a"))
-	if info := inspect(t, n, "db"); info.State != volume.StateMounted || info.Reason != "" {
+	if info := inspect(t, n, "db"); info.State != volume.StateMounted || info.Reason != "" || info.NextTry != nil {
 		t.Errorf("got %+v", info)
 	}
 	if _, now, _, _ := n.Container(image(n, "db")); now != epoch {

@@ -41,7 +41,6 @@ type record struct {
 	SectorSize int        `json:"sector_size"` // of the container
 	Created    time.Time  `json:"created"`
 	Slots      []SlotInfo `json:"slots,omitempty"`   // as the header had them when an operation last read it
-	NoKey      string     `json:"no_key,omitempty"`  // why the last attempt to unlock failed
 	Weak       bool       `json:"weak,omitempty"`    // the bare mountpoint could not be made immutable
 	Removed    *time.Time `json:"removed,omitempty"` // counts in a tombstone only
 

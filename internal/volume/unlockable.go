@@ -5,6 +5,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/voluks/voluks/keyslot"
 )
@@ -36,25 +37,42 @@ func (m *Manager) Unlockable(ctx context.Context, name string) (err error) {
 	if err := m.checkBacking(ctx, r); err != nil {
 		return err
 	}
+	_, err = m.tryKey(ctx, r)
+	return err
+}
+
+// TryKey has the key provider unwrap the key of a volume once, whether it is open or not, and says how long that took. It takes no lock, changes
+// nothing and keeps nothing. Errors are those of Unlockable.
+func (m *Manager) TryKey(ctx context.Context, name string) (took time.Duration, err error) {
+	defer finishError(&err, "unlock", name)
+	r, err := m.find(name)
+	if err != nil {
+		return 0, err
+	}
+	return m.tryKey(ctx, r)
+}
+
+func (m *Manager) tryKey(ctx context.Context, r *record) (took time.Duration, err error) {
 	k, err := m.keyring(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	now := *k.KEK
+	now.Patience = 0
+	k.KEK = &now
 	c, _, err := m.door(ctx, r)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	h, err := c.Header()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if _, err := m.checkHeader(h, r); err != nil {
-		return err
+		return 0, err
 	}
+	started := m.now()
 	_, key, err := keyslot.Unlock(ctx, c, k)
-	if err != nil {
-		return err
-	}
 	key.Wipe()
-	return nil
+	return m.now().Sub(started), err
 }

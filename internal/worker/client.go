@@ -31,7 +31,6 @@ const (
 type Options struct {
 	Manager *volume.Manager // answers List, Inspect, Path and Unsettled in this process
 	Command []string        // starts a worker; nil: this program itself with the argument "worker"
-	Env     []string        // names of environment variables that workers get, apart from PATH
 	Spares  int             // workers started ahead of need
 	Grace   time.Duration   // between SIGTERM and SIGKILL, for the worker to undo what it did; 0: 10 s
 	Log     *slog.Logger    // gets the workers' standard error, line by line; nil: discarded
@@ -106,6 +105,17 @@ func (c *Client) Remove(ctx context.Context, name string) error {
 func (c *Client) Settle(ctx context.Context, name string) error {
 	_, err := c.call(ctx, request{Op: opSettle, Name: name})
 	return err
+}
+
+// Unlockable is volume.Manager.Unlockable in a worker.
+func (c *Client) Unlockable(ctx context.Context, name string) error {
+	_, err := c.call(ctx, request{Op: opKey, Name: name})
+	return err
+}
+
+// NoteKey is volume.Manager.NoteKey.
+func (c *Client) NoteKey(name string, answer error, next time.Time) error {
+	return c.o.Manager.NoteKey(name, answer, next)
 }
 
 // Reconcile settles every volume that needs it, each in a worker of its own, so that one that hangs keeps nobody. The error joins what went wrong.

@@ -61,7 +61,7 @@ func realClient(t *testing.T, spares int) (*Client, string) {
 	}
 	t.Setenv("VOLUKS_TEST_RECIPIENT", volumetest.Recipient(t).String())
 	c := NewClient(Options{
-		Manager: realManager(dir), Command: []string{"/proc/self/exe", "worker-real", dir}, Env: []string{"VOLUKS_TEST_RECIPIENT"},
+		Manager: realManager(dir), Command: []string{"/proc/self/exe", "worker-real", dir},
 		Spares: spares, Grace: time.Second, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	t.Cleanup(func() {

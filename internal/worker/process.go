@@ -74,7 +74,7 @@ func start(o Options, ended func()) (*process, error) {
 	}
 	cmd := exec.Command(o.Command[0], o.Command[1:]...)
 	cmd.Dir = "/"
-	cmd.Env = environment(o.Env)
+	cmd.Env = environment()
 	cmd.Stderr = logW
 	cmd.ExtraFiles = []*os.File{inR, outW} // 3 and 4
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -94,15 +94,17 @@ func start(o Options, ended func()) (*process, error) {
 	return p, nil
 }
 
-// environment is what a worker gets of the agent's: as little as possible.
-func environment(names []string) []string {
-	env := []string{"PATH=" + searchPath, "LC_ALL=C"}
-	for _, name := range names {
-		if value, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+value)
-		}
-	}
-	return env
+// own are the variables that systemd gives the agent and nobody else.
+var own = []string{"NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"}
+
+// environment is what a worker gets of the agent's: what key providers and their helpers look for there, such as proxies, credentials and regions, and
+// systemd's directory of credentials. The tools that a worker runs get none of it.
+func environment() []string {
+	env := slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		return slices.Contains(own, name)
+	})
+	return append(env, "PATH="+searchPath, "LC_ALL=C") // the last of a name counts
 }
 
 // forward logs what a worker writes, until it and all its children have closed the pipe.

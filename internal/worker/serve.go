@@ -84,6 +84,8 @@ func serve(ctx context.Context, r request, open func(context.Context) (*volume.M
 		err = m.Remove(ctx, r.Name)
 	case r.Op == opSettle:
 		err = m.Settle(ctx, r.Name)
+	case r.Op == opKey:
+		err = m.Unlockable(ctx, r.Name)
 	case r.Op == opRotate || r.Op == opRewrap || r.Op == opRevoke:
 		a.Receipt, err = changeKeys(ctx, m, r)
 	default:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/volume"
 )
 
@@ -16,6 +17,7 @@ const (
 	opUnmount = "unmount"
 	opRemove  = "remove"
 	opSettle  = "settle"
+	opKey     = "unlock"
 	opRotate  = volume.ActionRotate
 	opRewrap  = volume.ActionRewrap
 	opRevoke  = volume.ActionRevoke
@@ -52,13 +54,15 @@ type wireError struct {
 	Held   *volume.HeldError  `json:"held,omitempty"`
 	Diff   *volume.DiffError  `json:"diff,omitempty"`
 	Proof  *volume.ProofError `json:"proof,omitempty"`
+	// MayPass is that the cause is kek.ErrUnavailable: waiting may help.
+	MayPass bool `json:"may_pass,omitempty"`
 }
 
 func encodeError(err error) *wireError {
 	if err == nil {
 		return nil
 	}
-	w := &wireError{Code: volume.CodeOf(err), Text: err.Error()}
+	w := &wireError{Code: volume.CodeOf(err), Text: err.Error(), MayPass: kek.MayPass(err)}
 	var e *volume.Error
 	if errors.As(err, &e) {
 		w.Op, w.Volume, w.Text = e.Op, e.Volume, e.Err.Error()
@@ -81,6 +85,8 @@ func (w *wireError) decode() error {
 		cause.typed = w.Diff
 	case w.Proof != nil:
 		cause.typed = w.Proof
+	case w.MayPass:
+		cause.typed = kek.ErrUnavailable
 	}
 	return &volume.Error{Code: w.Code, Op: w.Op, Volume: w.Volume, Err: cause}
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/voluks/voluks/internal/config"
+	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/kektest"
 	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/testenv"
@@ -117,7 +118,7 @@ func client(t *testing.T, mode string, edit ...func(*Options)) (*Client, string,
 	log := &safeBuilder{}
 	o := Options{
 		Manager: volume.New(volume.Options{Paths: config.PathsUnder(dir), Storage: volumetest.NewMachine(t).Process().Storage()}),
-		Command: []string{"/proc/self/exe", mode, dir}, Env: []string{"VOLUKS_TEST_RECIPIENT"}, Grace: 300 * time.Millisecond,
+		Command: []string{"/proc/self/exe", mode, dir}, Grace: 300 * time.Millisecond,
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 	}
 	for _, e := range edit {
@@ -203,15 +204,17 @@ func TestCall(t *testing.T) {
 	}
 }
 
-// F41: a worker gets a search path and what is named, and nothing else of the agent's environment.
+// A worker, and so the key provider in it, finds what a drop-in of the unit sets for it; what systemd has given the agent alone is not handed on.
 func TestEnvironment(t *testing.T) {
-	t.Setenv("VOLUKS_TEST_SECRET", "hunter2")
+	t.Setenv("AWS_REGION", "eu-central-1")
+	t.Setenv("NOTIFY_SOCKET", "/run/notify")
+	t.Setenv("LISTEN_FDS", "1")
 	c, _, log := client(t, "worker-paper")
 	if err := c.Settle(t.Context(), "db"); err != nil {
 		t.Fatal(err)
 	}
 	soon(t, "its log arrives", func() bool { return strings.Contains(log.String(), "environment:") })
-	if s := log.String(); strings.Contains(s, "hunter2") || !strings.Contains(s, "PATH=/usr/local/sbin") || strings.Contains(s, "HOME=") {
+	if s := log.String(); !strings.Contains(s, "AWS_REGION=eu-central-1") || !strings.Contains(s, "PATH="+searchPath) || strings.Contains(s, "NOTIFY_SOCKET") || strings.Contains(s, "LISTEN_") {
 		t.Errorf("log: %s", s)
 	}
 }
@@ -421,6 +424,7 @@ func TestWire(t *testing.T) {
 		&volume.Error{Code: volume.CodeExists, Op: "create", Volume: "db", Err: &volume.DiffError{Differences: []volume.Difference{{Option: "size", Have: "1G", Want: "2G"}}}},
 		&volume.Error{Code: volume.CodePlaintext, Op: "mount", Volume: "db", Err: fmt.Errorf("x: %w", &volume.ProofError{Link: "table", Msg: "no"})},
 		&volume.Error{Code: volume.CodeLocked, Op: "mount", Volume: "db", Err: errors.New("provider is down")},
+		&volume.Error{Code: volume.CodeLocked, Op: "unlock", Volume: "db", Err: fmt.Errorf("%w: down", kek.ErrUnavailable)},
 		errors.New("plain"),
 	} {
 		b, e := json.Marshal(answer{Error: encodeError(err)})
@@ -434,6 +438,9 @@ func TestWire(t *testing.T) {
 		got := a.Error.decode()
 		if volume.CodeOf(got) != volume.CodeOf(err) || got.Error() != err.Error() {
 			t.Errorf("sent %v, got %v", err, got)
+		}
+		if kek.MayPass(got) != kek.MayPass(err) {
+			t.Errorf("whether %v may pass: %v", err, kek.MayPass(got))
 		}
 		var want, have *volume.HeldError
 		if errors.As(err, &want) && (!errors.As(got, &have) || !have.Closing || len(have.Others) != 1 || have.Holders[0].ID != "a") {

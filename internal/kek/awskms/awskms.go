@@ -111,7 +111,7 @@ func encryptionContext(b kek.Binding) map[string]string {
 func (p *Provider) key(plaintext []byte) (*secret.Key, error) {
 	if n := len(plaintext); n != kek.KeySize {
 		clear(plaintext)
-		return nil, fmt.Errorf("%w: KMS returned %d bytes instead of %d", kek.ErrWrongKey, n, kek.KeySize)
+		return nil, fmt.Errorf("%w: %w", kek.ErrWrongKey, p.settings.bad("key_id", "KMS returned %d bytes instead of %d", n, kek.KeySize))
 	}
 	return secret.Move(plaintext)
 }

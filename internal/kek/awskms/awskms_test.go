@@ -19,6 +19,7 @@ import (
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/awskms"
 	"github.com/voluks/voluks/internal/kek/kektest"
+	"github.com/voluks/voluks/internal/kek/kektest/fakekms"
 	"github.com/voluks/voluks/internal/testenv"
 )
 
@@ -38,7 +39,7 @@ func chain(t *testing.T) {
 	}
 }
 
-func serve(t *testing.T, f *fake) string {
+func serve(t *testing.T, f *fakekms.Fake) string {
 	t.Helper()
 	chain(t)
 	server := httptest.NewServer(f)
@@ -58,34 +59,34 @@ func open(t *testing.T, s awskms.Settings) kek.Provider {
 
 // F28, F29, F39
 func TestConformance(t *testing.T) {
-	f := newFake()
+	f := fakekms.New()
 	url := serve(t, f)
-	settings := awskms.Settings{KeyID: keyA, Endpoint: url}
+	settings := awskms.Settings{KeyID: fakekms.KeyA, Endpoint: url}
 	while := func(set, reset func()) func(*testing.T) kek.Provider {
 		return func(t *testing.T) kek.Provider {
-			f.set(set)
-			t.Cleanup(func() { f.set(reset) })
+			f.Set(set)
+			t.Cleanup(func() { f.Set(reset) })
 			return open(t, settings)
 		}
 	}
 	kektest.Run(t, kektest.Target{
 		New:   func(t *testing.T) kek.Provider { return open(t, settings) },
-		Other: func(t *testing.T) kek.Provider { return open(t, awskms.Settings{KeyID: keyB, Endpoint: url}) },
+		Other: func(t *testing.T) kek.Provider { return open(t, awskms.Settings{KeyID: fakekms.KeyB, Endpoint: url}) },
 		Down: func(t *testing.T) kek.Provider {
-			return open(t, awskms.Settings{KeyID: keyA, Endpoint: "http://127.0.0.1:1"})
+			return open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: "http://127.0.0.1:1"})
 		},
-		Slow:     while(func() { f.hang = true }, func() { f.hang = false }),
-		Denied:   while(func() { f.denied = true }, func() { f.denied = false }),
-		Disabled: while(func() { f.keys[keyA].state = "Disabled" }, func() { f.keys[keyA].state = "Enabled" }),
-		Advance:  func(*testing.T) { f.set(func() { f.advance(keyA) }) },
+		Slow:     while(func() { f.Hang = true }, func() { f.Hang = false }),
+		Denied:   while(func() { f.Denied = true }, func() { f.Denied = false }),
+		Disabled: while(func() { f.SetState(fakekms.KeyA, "Disabled") }, func() { f.SetState(fakekms.KeyA, "Enabled") }),
+		Advance:  func(*testing.T) { f.Set(func() { f.Advance(fakekms.KeyA) }) },
 	})
 }
 
 // The key's ID is the same however it is configured, and its version is the material that KMS rotates.
 func TestRef(t *testing.T) {
-	f := newFake()
+	f := fakekms.New()
 	url := serve(t, f)
-	arn, bare := open(t, awskms.Settings{KeyID: keyA, Endpoint: url}), open(t, awskms.Settings{KeyID: keyA[len(keyA)-36:], Region: "eu-central-1", Endpoint: url})
+	arn, bare := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: url}), open(t, awskms.Settings{KeyID: fakekms.KeyA[len(fakekms.KeyA)-36:], Region: "eu-central-1", Endpoint: url})
 	if arn.Ref() != bare.Ref() {
 		t.Errorf("%v and %v", arn.Ref(), bare.Ref())
 	}
@@ -94,7 +95,7 @@ func TestRef(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Wipe()
-	if ref.Version != f.keys[keyA].material() {
+	if ref.Version != f.Material(fakekms.KeyA) {
 		t.Errorf("version %q", ref.Version)
 	}
 	got, err := bare.Unwrap(t.Context(), binding, ref, wrap)
@@ -114,7 +115,7 @@ func blames(t *testing.T, what string, err, want error, setting string) {
 		t.Errorf("%s: %v would be tried again", what, err)
 	}
 	var config *kek.ConfigError
-	if setting != "" && (!errors.As(err, &config) || config.Setting != "kek.awskms."+setting) {
+	if setting != "" && (!errors.As(err, &config) || config.Setting != strings.TrimSuffix("kek.awskms."+setting, "..")) { // ".": the table as a whole
 		t.Errorf("%s: got %v, want %s to be named", what, err, setting)
 	}
 }
@@ -130,10 +131,10 @@ func TestBadSettings(t *testing.T) {
 		"ARN of an alias":       {awskms.Settings{KeyID: "arn:aws:kms:eu-central-1:111122223333:alias/voluks"}, "key_id"},
 		"ARN of something else": {awskms.Settings{KeyID: "arn:aws:s3:::bucket", Region: "eu-central-1"}, "key_id"},
 		"no region":             {awskms.Settings{KeyID: "1234abcd-12ab-34cd-56ef-1234567890ab"}, "region"},
-		"no such profile":       {awskms.Settings{KeyID: keyA, Profile: "nobody"}, "profile"},
-		"endpoint no URL":       {awskms.Settings{KeyID: keyA, Endpoint: "kms.internal"}, "endpoint"},
-		"endpoint in clear":     {awskms.Settings{KeyID: keyA, Endpoint: "http://kms.internal"}, "endpoint"},
-		"endpoint with secrets": {awskms.Settings{KeyID: keyA, Endpoint: "https://user:pass@kms.internal"}, "endpoint"},
+		"no such profile":       {awskms.Settings{KeyID: fakekms.KeyA, Profile: "nobody"}, "profile"},
+		"endpoint no URL":       {awskms.Settings{KeyID: fakekms.KeyA, Endpoint: "kms.internal"}, "endpoint"},
+		"endpoint in clear":     {awskms.Settings{KeyID: fakekms.KeyA, Endpoint: "http://kms.internal"}, "endpoint"},
+		"endpoint with secrets": {awskms.Settings{KeyID: fakekms.KeyA, Endpoint: "https://user:pass@kms.internal"}, "endpoint"},
 	} {
 		tc.settings.At = "kek.awskms"
 		_, err := awskms.New(tc.settings)
@@ -152,10 +153,10 @@ func TestErrors(t *testing.T) {
 		"KMSInvalidStateException":    {400, kek.ErrDisabled, "key_id"},
 		"InvalidKeyUsageException":    {400, nil, "key_id"},
 		"ValidationException":         {400, nil, "key_id"},
-		"AccessDeniedException":       {400, kek.ErrDenied, ""},
-		"ExpiredTokenException":       {400, kek.ErrDenied, ""},
-		"UnrecognizedClientException": {400, kek.ErrDenied, ""},
-		"InvalidSignatureException":   {400, kek.ErrDenied, ""},
+		"AccessDeniedException":       {400, kek.ErrDenied, "."},
+		"ExpiredTokenException":       {400, kek.ErrDenied, "."},
+		"UnrecognizedClientException": {400, kek.ErrDenied, "."},
+		"InvalidSignatureException":   {400, kek.ErrDenied, "."},
 		"ThrottlingException":         {400, kek.ErrUnavailable, ""},
 		"LimitExceededException":      {400, kek.ErrUnavailable, ""},
 		"KMSInternalException":        {500, kek.ErrUnavailable, ""},
@@ -164,14 +165,14 @@ func TestErrors(t *testing.T) {
 		"SomethingNewException":       {500, kek.ErrUnavailable, ""},
 		"UnknownOperationException":   {400, nil, "endpoint"},
 	} {
-		f := newFake()
-		f.fail, f.status = code, tc.status
-		p := open(t, awskms.Settings{KeyID: keyA, Endpoint: serve(t, f)})
+		f := fakekms.New()
+		f.Fail, f.Status = code, tc.status
+		p := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: serve(t, f)})
 		w, _, _, err := p.Generate(t.Context(), binding)
 		w.Wipe()
 		blames(t, code, err, tc.want, tc.setting)
-		if len(f.calls) != 1 {
-			t.Errorf("%s: %d calls; to try again is for those who unlock", code, len(f.calls))
+		if len(f.Calls) != 1 {
+			t.Errorf("%s: %d calls; to try again is for those who unlock", code, len(f.Calls))
 		}
 		_, err = p.Unwrap(t.Context(), binding, p.Ref(), []byte("blob"))
 		blames(t, code, err, tc.want, tc.setting)
@@ -181,11 +182,11 @@ func TestErrors(t *testing.T) {
 }
 
 func TestAnotherKindOfServer(t *testing.T) {
-	other, _ := json.Marshal(map[string]any{"CiphertextBlob": []byte("x"), "Plaintext": make([]byte, 32), "KeyId": keyB})
+	other, _ := json.Marshal(map[string]any{"CiphertextBlob": []byte("x"), "Plaintext": make([]byte, 32), "KeyId": fakekms.KeyB})
 	for raw, setting := range map[string]string{"<html>": "endpoint", "[]": "endpoint", string(other): "key_id"} {
-		f := newFake()
-		f.raw = raw
-		w, _, _, err := open(t, awskms.Settings{KeyID: keyA, Endpoint: serve(t, f)}).Generate(t.Context(), binding)
+		f := fakekms.New()
+		f.Raw = raw
+		w, _, _, err := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: serve(t, f)}).Generate(t.Context(), binding)
 		w.Wipe()
 		blames(t, raw, err, nil, setting)
 	}
@@ -193,13 +194,14 @@ func TestAnotherKindOfServer(t *testing.T) {
 
 func TestWrongLength(t *testing.T) {
 	for _, n := range []int{0, 31, 33} {
-		f := newFake()
-		f.raw = `{"KeyId":"` + keyA + `","CiphertextBlob":"AAAA","Plaintext":"` + base64.StdEncoding.EncodeToString(make([]byte, n)) + `"}`
-		p := open(t, awskms.Settings{KeyID: keyA, Endpoint: serve(t, f)})
+		f := fakekms.New()
+		f.Raw = `{"KeyId":"` + fakekms.KeyA + `","CiphertextBlob":"AAAA","Plaintext":"` + base64.StdEncoding.EncodeToString(make([]byte, n)) + `"}`
+		p := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: serve(t, f)})
 		w, err := p.Unwrap(t.Context(), binding, p.Ref(), []byte("blob"))
 		if w != nil || !errors.Is(err, kek.ErrWrongKey) {
 			t.Errorf("%d bytes: %v, %v", n, w, err)
 		}
+		blames(t, "wrong length", err, kek.ErrWrongKey, "key_id")
 		if w, _, _, err := p.Generate(t.Context(), binding); w != nil || err == nil {
 			t.Errorf("generate %d bytes: %v, %v", n, w, err)
 		}
@@ -208,18 +210,18 @@ func TestWrongLength(t *testing.T) {
 
 // At boot the credentials of an instance come with its network.
 func TestNoCredentials(t *testing.T) {
-	f := newFake()
+	f := fakekms.New()
 	url := serve(t, f)
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	w, _, _, err := open(t, awskms.Settings{KeyID: keyA, Endpoint: url}).Generate(t.Context(), binding)
+	w, _, _, err := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: url}).Generate(t.Context(), binding)
 	w.Wipe()
 	blames(t, "no credentials", err, kek.ErrUnavailable, "")
 }
 
 // Credentials and region come from a profile too.
 func TestProfile(t *testing.T) {
-	f := newFake()
+	f := fakekms.New()
 	url := serve(t, f)
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
@@ -229,7 +231,7 @@ func TestProfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("AWS_CONFIG_FILE", file)
-	w, _, _, err := open(t, awskms.Settings{KeyID: keyA[len(keyA)-36:], Profile: "voluks", Endpoint: url}).Generate(t.Context(), binding)
+	w, _, _, err := open(t, awskms.Settings{KeyID: fakekms.KeyA[len(fakekms.KeyA)-36:], Profile: "voluks", Endpoint: url}).Generate(t.Context(), binding)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,22 +240,22 @@ func TestProfile(t *testing.T) {
 
 func TestUntrustedCertificate(t *testing.T) {
 	chain(t)
-	server := httptest.NewUnstartedServer(newFake())
+	server := httptest.NewUnstartedServer(fakekms.New())
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	w, _, _, err := open(t, awskms.Settings{KeyID: keyA, Endpoint: server.URL}).Generate(t.Context(), binding)
+	w, _, _, err := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: server.URL}).Generate(t.Context(), binding)
 	w.Wipe()
 	blames(t, "certificate", err, nil, "endpoint")
 }
 
 // F41: what is in the errors is fit to be shown.
 func TestErrorsShowNoKey(t *testing.T) {
-	f := newFake()
-	f.raw = `{"Plaintext":"` + strings.Repeat("QUJD", 11) + `"` // cut off
+	f := fakekms.New()
+	f.Raw = `{"Plaintext":"` + strings.Repeat("QUJD", 11) + `"` // cut off
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	w, _, _, err := open(t, awskms.Settings{KeyID: keyA, Endpoint: serve(t, f)}).Generate(ctx, binding)
+	w, _, _, err := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: serve(t, f)}).Generate(ctx, binding)
 	w.Wipe()
 	if err == nil || strings.Contains(err.Error(), "QUJDQUJD") {
 		t.Errorf("got %v", err)

@@ -70,8 +70,11 @@ func (p *Provider) classify(operation string, err error) error {
 	words := wire.Text([]byte(err.Error()))
 	fail := func(class error, setting string) error {
 		out := errors.New(words)
-		if setting != "" {
+		switch {
+		case setting != "":
 			out = p.settings.bad(setting, "%s", words)
+		case class == kek.ErrDenied: // who asks is a matter of the whole table, and of what is around it
+			out = &kek.ConfigError{Setting: p.settings.At, Err: out}
 		}
 		if class != nil {
 			out = fmt.Errorf("%w: %w", class, out)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"regexp"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/kek/wire"
 )
 
 // Settings say which KMS key it is. Who asks is found by the standard chain of the AWS SDK: environment, shared files, web identity, container,
@@ -106,13 +106,8 @@ func (s *Settings) checkEndpoint() error {
 	switch {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "":
 		return s.bad("endpoint", "is not https://HOST")
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !wire.Loopback(u.Hostname()):
 		return s.bad("endpoint", "%q would send keys over the network in clear; use https", s.Endpoint)
 	}
 	return nil
-}
-
-func isLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
 }

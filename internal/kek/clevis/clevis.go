@@ -83,7 +83,7 @@ func New(s Settings) (kek.Provider, error) {
 	if err != nil {
 		return nil, s.bad("policy", "%w", err)
 	}
-	p.ref = kek.Ref{Provider: name, ID: id}
+	p.ref = kek.Ref{Provider: name, ID: id, Version: policy.version()}
 	if p.program = s.look("clevis"); p.program == "" {
 		return nil, s.bad("pin", "clevis is not installed; install the package clevis")
 	}
@@ -109,7 +109,8 @@ func (s *Settings) look(program string) string {
 	return ""
 }
 
-// Ref names the policy by pin and fingerprint; the thumbprints of tang servers are no part of it, so that it outlives the rotation of their keys.
+// Ref names the policy by pin and fingerprint. The thumbprints of tang servers are its version: so the key outlives the rotation of theirs, and what
+// was wrapped before it is known to be due.
 func (p *Provider) Ref() kek.Ref { return p.ref }
 
 // Generate makes a random W and has it encrypted.
@@ -133,18 +134,10 @@ func (p *Provider) Generate(ctx context.Context, b kek.Binding) (w *secret.Key, 
 	}
 	defer out.Wipe()
 	wrap = []byte(strings.TrimSpace(string(out.Bytes())))
-	head, err := p.policy.made(wrap)
-	if err != nil {
+	if _, err := p.policy.made(wrap); err != nil {
 		return nil, nil, kek.Ref{}, p.settings.bad("policy", "what clevis made of it %w", err)
 	}
-	ref = p.ref
-	if p.settings.Pin == "tang" {
-		ref.Version = head.KeyID // the server's key, which its administrator may rotate
-	}
-	if err := ref.Validate(); err != nil {
-		return nil, nil, kek.Ref{}, err
-	}
-	return made, wrap, ref, nil
+	return made, wrap, p.ref, nil
 }
 
 // Unwrap has W decrypted.
@@ -168,7 +161,7 @@ func (p *Provider) Unwrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap 
 	}
 	w, err := out.Key(kek.KeySize)
 	if err != nil {
-		return nil, fmt.Errorf("%w: what clevis decrypted: %w", kek.ErrWrongKey, err)
+		return nil, fmt.Errorf("%w: %w", kek.ErrWrongKey, p.settings.bad("policy", "what clevis decrypted: %w", err))
 	}
 	return w, nil
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -23,6 +24,8 @@ type policy struct {
 	threshold int
 	below     []policy
 }
+
+var thumbprint = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 
 // maxDepth bounds how deep sss may nest.
 const maxDepth = 4
@@ -70,6 +73,11 @@ func (p *policy) checkTang() error {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return fmt.Errorf(`the pin tang needs a "url", http://HOST or https://HOST, not %q`, address)
+	}
+	if thp, ok := p.config["thp"]; ok {
+		if text, _ := thp.(string); !thumbprint.MatchString(text) {
+			return fmt.Errorf(`the "thp" of the tang server %s is not a thumbprint`, address)
+		}
 	}
 	if p.config["thp"] == nil && p.config["adv"] == nil {
 		// Else clevis asks on a terminal that there is none.
@@ -188,6 +196,33 @@ func (p *policy) lasting() map[string]any {
 	}
 	out["config"] = config
 	return out
+}
+
+// version stands for what lasting leaves out: the thumbprint of a tang server, a fingerprint of those of several, "" where there is none.
+func (p *policy) version() string {
+	trusted := p.trusted()
+	if len(trusted) < 2 {
+		return strings.Join(trusted, "")
+	}
+	slices.Sort(trusted)
+	sum := sha256.Sum256([]byte(strings.Join(trusted, "\n")))
+	return hex.EncodeToString(sum[:8])
+}
+
+// trusted are the thumbprints of the tang servers, or fingerprints of what stands in their place.
+func (p *policy) trusted() (all []string) {
+	if p.pin == "tang" {
+		if thp, ok := p.config["thp"].(string); ok {
+			return []string{thp}
+		}
+		encoded, _ := json.Marshal(p.config["adv"]) // it came from JSON
+		sum := sha256.Sum256(encoded)
+		return []string{hex.EncodeToString(sum[:8])}
+	}
+	for _, below := range p.below {
+		all = append(all, below.trusted()...)
+	}
+	return all
 }
 
 // programs are the pins in use, each once.

@@ -52,7 +52,7 @@ var errs = map[string]error{
 // ask runs the program once. The plaintext, which is borrowed, may be nil. That of the answer is the caller's to clear.
 func (p *Provider) ask(ctx context.Context, r request, plaintext *secret.Key) (*answer, error) {
 	r.Protocol, r.KeyID = 1, p.ref.ID
-	input, err := encode(r, plaintext)
+	input, err := wire.Object(r, "plaintext", plaintext)
 	if err != nil {
 		return nil, err
 	}
@@ -88,15 +88,4 @@ func (p *Provider) failed(operation string, err error) error {
 		return fmt.Errorf("%s: %w: %w", operation, kek.ErrUnavailable, setting)
 	}
 	return fmt.Errorf("%s: %w", operation, setting)
-}
-
-func encode(r request, plaintext *secret.Key) (*secret.Key, error) {
-	if plaintext != nil {
-		return wire.Object(r, "plaintext", plaintext)
-	}
-	encoded, err := json.Marshal(r)
-	if err != nil {
-		return nil, fmt.Errorf("encode a request: %w", err)
-	}
-	return secret.Move(encoded)
 }

@@ -122,7 +122,7 @@ func TestCustody(t *testing.T) {
 func TestForget(t *testing.T) {
 	dir := directory(t)
 	p := open(t, dir).(kek.Forgetter)
-	if probe := kek.Test(t.Context(), p); probe.Err != nil {
+	if probe := (&kek.Set{}).Test(t.Context(), p); probe.Err != nil {
 		t.Error(probe.Err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {

@@ -87,7 +87,7 @@ func TestEachProvider(t *testing.T) {
 		tested[active.KEK.Provider] = true
 	}
 	// Clevis needs its programs; that its settings arrive is seen from what is wrong with them, below.
-	if all := reflect.TypeFor[config.KEK]().NumField() - 1; len(tested) != all-1 {
+	if all := reflect.TypeFor[config.KEK]().NumField() - 2; len(tested) != all-1 {
 		t.Errorf("%d of %d providers were tested", len(tested), all)
 	}
 }

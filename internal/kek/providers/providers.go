@@ -7,6 +7,7 @@ package providers
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
@@ -24,19 +25,20 @@ import (
 // who ask before they need it, as Check does. No key server is asked; the credential provider may ask
 // systemd-creds, and through it the TPM.
 func Open(cfg config.Config) *kek.Set {
-	set := &kek.Set{Active: open("kek", cfg.KEK)}
+	set := &kek.Set{Timeouts: map[kek.Provider]time.Duration{}}
+	open := func(at string, cfg config.KEK) kek.Provider {
+		provider, err := New(at, cfg)
+		if err != nil {
+			provider = &kek.Broken{Name: cfg.Provider, Err: err}
+		}
+		set.Timeouts[provider] = cfg.Timeout
+		return provider
+	}
+	set.Active = open("kek", cfg.KEK)
 	for i, previous := range cfg.Previous {
 		set.Previous = append(set.Previous, open(fmt.Sprintf("previous[%d]", i), previous))
 	}
 	return set
-}
-
-func open(at string, cfg config.KEK) kek.Provider {
-	provider, err := New(at, cfg)
-	if err != nil {
-		return &kek.Broken{Name: cfg.Provider, Err: err}
-	}
-	return provider
 }
 
 // New makes one provider. At is the dotted name of its table, for errors, which are, or wrap, a

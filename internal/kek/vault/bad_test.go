@@ -166,7 +166,7 @@ func TestDisabledVersion(t *testing.T) {
 // F28: a server that returns something else than was wrapped.
 func TestWrongLength(t *testing.T) {
 	f := newFake()
-	p := open(t, vault.Settings{Address: serve(t, f), Key: "plain", TokenFile: write(t, "s.token")})
+	p := open(t, vault.Settings{At: "kek.vault", Address: serve(t, f), Key: "plain", TokenFile: write(t, "s.token")})
 	w, wrap, ref, err := p.Generate(t.Context(), binding)
 	if err != nil {
 		t.Fatal(err)
@@ -178,6 +178,7 @@ func TestWrongLength(t *testing.T) {
 		if got != nil || !errors.Is(err, kek.ErrWrongKey) {
 			t.Errorf("%q: got %v, %v", plaintext, got, err)
 		}
+		blames(t, err, kek.ErrWrongKey, "kek.vault.key")
 	}
 }
 

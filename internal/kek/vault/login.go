@@ -4,7 +4,6 @@ package vault
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/wire"
-	"github.com/voluks/voluks/internal/secret"
 )
 
 const maxCredential = 4 << 10
@@ -31,11 +29,7 @@ func (c *client) login(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	encoded, err := json.Marshal(map[string]string{"role_id": s.AppRole.RoleID, "secret_id": secretID})
-	if err != nil {
-		return "", fmt.Errorf("encode a request: %w", err)
-	}
-	body, err := secret.Move(encoded)
+	body, err := wire.Object(map[string]string{"role_id": s.AppRole.RoleID, "secret_id": secretID}, "", nil)
 	if err != nil {
 		return "", err
 	}

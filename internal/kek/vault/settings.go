@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"path"
@@ -18,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/kek/wire"
 )
 
 // Settings say where the transit key is and who asks for it. None of them is secret: secrets are in the files that they name.
@@ -136,15 +136,10 @@ func (s *Settings) endpoint() (base *url.URL, socket string, err error) {
 		return nil, "", s.bad("address", "%q is not https://HOST:PORT or unix:///PATH", s.Address)
 	case path.Clean("/"+u.Path) != "/":
 		return nil, "", s.bad("address", "%q has a path in it; mount and namespace have settings of their own", s.Address)
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !wire.Loopback(u.Hostname()):
 		return nil, "", s.bad("address", "%q would send keys over the network in clear; use https", s.Address)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, "", nil
-}
-
-func isLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 // tls reads the certificates once: who replaces them on a running node is served by the next process.

@@ -11,7 +11,6 @@ package vault
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -128,7 +127,7 @@ func (p *Provider) Rewrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap 
 	if err != nil {
 		return nil, kek.Ref{}, err
 	}
-	body, err := encode(request{Context: p.context(b), Ciphertext: string(wrap)})
+	body, err := wire.Object(request{Context: p.context(b), Ciphertext: string(wrap)}, "", nil)
 	if err != nil {
 		return nil, kek.Ref{}, err
 	}
@@ -144,7 +143,7 @@ func (p *Provider) Rewrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap 
 }
 
 func (p *Provider) decrypt(ctx context.Context, token string, b kek.Binding, wrapped string) (*secret.Key, error) {
-	body, err := encode(request{Context: p.context(b), Ciphertext: wrapped})
+	body, err := wire.Object(request{Context: p.context(b), Ciphertext: wrapped}, "", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +153,7 @@ func (p *Provider) decrypt(ctx context.Context, token string, b kek.Binding, wra
 		return nil, err
 	}
 	if n := len(got.Data.Plaintext); n != kek.KeySize {
-		return nil, fmt.Errorf("%w: the key server returned %d bytes instead of %d", kek.ErrWrongKey, n, kek.KeySize)
+		return nil, fmt.Errorf("%w: %w", kek.ErrWrongKey, p.client.settings.bad("key", "the key server returned %d bytes instead of %d", n, kek.KeySize))
 	}
 	return secret.Move(got.Data.Plaintext)
 }
@@ -194,14 +193,6 @@ func (p *Provider) context(b kek.Binding) []byte {
 		return nil
 	}
 	return b.Bytes()
-}
-
-func encode(r request) (*secret.Key, error) {
-	encoded, err := json.Marshal(r)
-	if err != nil {
-		return nil, fmt.Errorf("encode a request: %w", err)
-	}
-	return secret.Move(encoded)
 }
 
 func (p *Provider) call(ctx context.Context, token, operation string, body *secret.Key) (*answer, error) {

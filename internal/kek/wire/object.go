@@ -10,8 +10,8 @@ import (
 	"github.com/voluks/voluks/internal/secret"
 )
 
-// Object returns the JSON object that public encodes to with one more member: key, in standard base64. The caller wipes it. encoding/json alone
-// would leave copies of the key in buffers that nobody can wipe.
+// Object returns the JSON object that public encodes to with one more member: key, in standard base64; without it if key is nil. The caller wipes it.
+// encoding/json alone would leave copies of the key in buffers that nobody can wipe.
 func Object(public any, member string, key *secret.Key) (*secret.Key, error) {
 	head, err := json.Marshal(public)
 	if err != nil {
@@ -23,6 +23,9 @@ func Object(public any, member string, key *secret.Key) (*secret.Key, error) {
 	}
 	if head[0] != '{' {
 		return nil, fmt.Errorf("encode a request: not an object: %s", head)
+	}
+	if key == nil {
+		return secret.Move(head)
 	}
 	head = head[:len(head)-1]
 	if len(head) > 1 {

@@ -38,6 +38,11 @@ func TestObject(t *testing.T) {
 			t.Errorf("public members are lost: %s", object.Bytes())
 		}
 	}
+	bare, err := wire.Object(map[string]string{"a": "b"}, "k", nil)
+	if err != nil || string(bare.Bytes()) != `{"a":"b"}` {
+		t.Errorf("without a key: %v", err)
+	}
+	bare.Wipe()
 	for _, bad := range []any{[]int{1}, "x", nil} {
 		if object, err := wire.Object(bad, "k", key); err == nil {
 			t.Errorf("%v gave %s", bad, object.Bytes())

@@ -3,7 +3,9 @@
 package transittest
 
 import (
+	"context"
 	"errors"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,6 +16,34 @@ import (
 	"github.com/voluks/voluks/internal/kek/kektest"
 	"github.com/voluks/voluks/internal/kek/vault"
 )
+
+// server is a Server of a test.
+type server struct {
+	*Server
+	t *testing.T
+}
+
+func newServer(t *testing.T) (*server, string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	s, err := New(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener := httptest.NewServer(s)
+	t.Cleanup(listener.Close)
+	return &server{s, t}, listener.URL
+}
+
+func (s *server) do(operation logical.Operation, path string, data map[string]any) *logical.Response {
+	s.t.Helper()
+	response, err := s.Do(s.t.Context(), operation, path, data)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return response
+}
 
 var binding = kek.Binding{VolumeUUID: "0b41f68c-4a4c-4d5e-9a4e-0f1d2c3b4a59", Role: "agent"}
 
@@ -69,8 +99,8 @@ func TestConformance(t *testing.T) {
 				Slack:   true,
 				Down:    provider(func(s *vault.Settings) { s.Address = "http://127.0.0.1:1" }),
 				Denied: func(t *testing.T) kek.Provider {
-					s.allow("s.token", false)
-					t.Cleanup(func() { s.allow("s.token", true) })
+					s.Allow(Token, false)
+					t.Cleanup(func() { s.Allow(Token, true) })
 					return open(t, settings)
 				},
 				Advance: func(*testing.T) { s.do(logical.UpdateOperation, "transit/keys/"+kind.key+"/rotate", nil) },

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package transittest runs the conformance suite of key providers against the transit and AppRole engines of Vault itself, over HTTP.
+// Package transittest serves the transit and AppRole engines of Vault itself over HTTP, and runs the conformance suite of key providers against them.
 package transittest
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	log "github.com/hashicorp/go-hclog"
@@ -20,9 +19,11 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// server is as much of Vault's core as stands between HTTP and an engine: routes, tokens, and what becomes of an engine's errors.
-type server struct {
-	t      *testing.T
+// Token is one that the server takes.
+const Token = "s.token"
+
+// Server is as much of Vault's core as stands between HTTP and an engine: routes, tokens, and what becomes of an engine's errors.
+type Server struct {
 	mounts map[string]*mount
 
 	mu     sync.Mutex
@@ -34,44 +35,42 @@ type mount struct {
 	storage logical.Storage
 }
 
-func newServer(t *testing.T) (*server, string) {
-	t.Helper()
-	s := &server{t: t, mounts: map[string]*mount{}, tokens: map[string]bool{"s.token": true}}
+// New starts the engines, which live as long as the context. There is no key in them yet.
+func New(ctx context.Context) (*Server, error) {
+	s := &Server{mounts: map[string]*mount{}, tokens: map[string]bool{Token: true}}
 	for path, factory := range map[string]logical.Factory{"transit/": transit.Factory, "auth/approle/": approle.Factory} {
 		storage := &logical.InmemStorage{}
-		ctx, cancel := context.WithCancel(context.Background())
-		t.Cleanup(cancel)
 		backend, err := factory(ctx, &logical.BackendConfig{StorageView: storage, Logger: log.NewNullLogger(), BackendUUID: path,
 			System: &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: time.Hour}})
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		if err := backend.Initialize(ctx, &logical.InitializationRequest{Storage: storage}); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
-		t.Cleanup(func() { backend.Cleanup(context.Background()) })
+		context.AfterFunc(ctx, func() { backend.Cleanup(context.Background()) })
 		s.mounts[path] = &mount{backend, storage}
 	}
-	listener := httptest.NewServer(s)
-	t.Cleanup(listener.Close)
-	return s, listener.URL
+	return s, nil
 }
 
-// do asks an engine as an administrator would.
-func (s *server) do(operation logical.Operation, path string, data map[string]any) *logical.Response {
-	s.t.Helper()
+// Do asks an engine as an administrator would.
+func (s *Server) Do(ctx context.Context, operation logical.Operation, path string, data map[string]any) (*logical.Response, error) {
 	prefix, m := s.route(path)
 	if m == nil {
-		s.t.Fatalf("no mount for %s", path)
+		return nil, fmt.Errorf("no mount for %s", path)
 	}
-	response, err := m.backend.HandleRequest(s.t.Context(), &logical.Request{Operation: operation, Path: strings.TrimPrefix(path, prefix), Data: data, Storage: m.storage})
-	if err != nil || response.IsError() {
-		s.t.Fatalf("%s: %v, %v", path, err, response)
+	response, err := m.backend.HandleRequest(ctx, &logical.Request{Operation: operation, Path: strings.TrimPrefix(path, prefix), Data: data, Storage: m.storage})
+	if err == nil && response.IsError() {
+		err = response.Error()
 	}
-	return response
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return response, nil
 }
 
-func (s *server) route(path string) (prefix string, m *mount) {
+func (s *Server) route(path string) (prefix string, m *mount) {
 	for prefix, m := range s.mounts {
 		if strings.HasPrefix(path, prefix) {
 			return prefix, m
@@ -80,13 +79,15 @@ func (s *server) route(path string) (prefix string, m *mount) {
 	return "", nil
 }
 
-func (s *server) allow(token string, yes bool) {
+// Allow makes a token valid, or invalid.
+func (s *Server) Allow(token string, yes bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tokens[token] = yes
 }
 
-func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/v1/")
 	s.mu.Lock()
 	allowed := s.tokens[r.Header.Get("X-Vault-Token")]
@@ -119,7 +120,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	answer := map[string]any{"data": response.Data}
 	if response.Auth != nil { // the core makes the token of what an auth method lets in
-		s.allow("s.from-approle", true)
+		s.Allow("s.from-approle", true)
 		answer["auth"] = map[string]any{"client_token": "s.from-approle"}
 	}
 	json.NewEncoder(w).Encode(answer)

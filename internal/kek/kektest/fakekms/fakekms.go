@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package awskms_test
+// Package fakekms is AWS KMS for tests, as far as its contract is documented.
+package fakekms
 
 import (
 	"crypto/aes"
@@ -17,23 +18,25 @@ import (
 	"sync"
 )
 
+// Two keys that there are.
 const (
-	keyA = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-	keyB = "arn:aws:kms:eu-central-1:111122223333:key/9876fedc-12ab-34cd-56ef-1234567890ab"
+	KeyA = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+	KeyB = "arn:aws:kms:eu-central-1:111122223333:key/9876fedc-12ab-34cd-56ef-1234567890ab"
 )
 
-// fake keeps the contract that the API reference of KMS documents: the blob is opaque and names its key and material, the context must match, the key
-// that is asked for must be the one that encrypted, and errors have the documented names. A handler for an httptest.Server.
-type fake struct {
+// Fake keeps the contract that the API reference of KMS documents: the blob is opaque and names its key and material, the context must match, the key
+// that is asked for must be the one that encrypted, and errors have the documented names. It takes
+// requests that are signed by the account AKIDEXAMPLE for the region eu-central-1. Its fields may be changed in Set alone.
+type Fake struct {
 	mu   sync.Mutex
 	keys map[string]*kmsKey // by ARN
 
-	denied bool
-	hang   bool
-	fail   string // an error code that everything ends with
-	status int    // of that error; 0 is 400
-	raw    string // an answer instead of the real one
-	calls  []string
+	Denied bool
+	Hang   bool
+	Fail   string // an error code that everything ends with
+	Status int    // of that error; 0 is 400
+	Raw    string // an answer instead of the real one
+	Calls  []string
 }
 
 type kmsKey struct {
@@ -41,22 +44,31 @@ type kmsKey struct {
 	materials [][]byte
 }
 
-func newFake() *fake {
-	f := &fake{keys: map[string]*kmsKey{}}
-	for _, arn := range []string{keyA, keyB} {
+// New is a KMS with two keys.
+func New() *Fake {
+	f := &Fake{keys: map[string]*kmsKey{}}
+	for _, arn := range []string{KeyA, KeyB} {
 		f.keys[arn] = &kmsKey{state: "Enabled"}
-		f.advance(arn)
+		f.Advance(arn)
 	}
 	return f
 }
 
-func (f *fake) set(change func()) {
+// Set changes the fields.
+func (f *Fake) Set(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	change()
 }
 
-func (f *fake) advance(arn string) {
+// SetState makes a key "Enabled", "Disabled" or "PendingDeletion". In Set.
+func (f *Fake) SetState(arn, state string) { f.keys[arn].state = state }
+
+// Material is the ID of the newest material of a key.
+func (f *Fake) Material(arn string) string { return f.keys[arn].material() }
+
+// Advance rotates a key: it gets new material, and the old one still decrypts. In Set.
+func (f *Fake) Advance(arn string) {
 	material := make([]byte, 32)
 	rand.Read(material)
 	f.keys[arn].materials = append(f.keys[arn].materials, material)
@@ -69,10 +81,11 @@ type input struct {
 	EncryptionContext, SourceEncryptionContext, DestinationEncryptionContext map[string]string
 }
 
-func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP implements http.Handler.
+func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	f.mu.Lock()
-	hang := f.hang
+	hang := f.Hang
 	f.mu.Unlock()
 	if hang {
 		<-r.Context().Done()
@@ -81,25 +94,25 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	operation := strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "TrentService.")
-	f.calls = append(f.calls, operation)
+	f.Calls = append(f.Calls, operation)
 	var in input
 	switch err := json.Unmarshal(body, &in); {
-	case f.raw != "":
-		io.WriteString(w, f.raw)
+	case f.Raw != "":
+		io.WriteString(w, f.Raw)
 	case err != nil:
 		refuse(w, 400, "SerializationException", err.Error())
-	case f.fail != "":
-		refuse(w, max(f.status, 400), f.fail, "as the test wants it")
+	case f.Fail != "":
+		refuse(w, max(f.Status, 400), f.Fail, "as the test wants it")
 	case !strings.Contains(r.Header.Get("Authorization"), "Credential=AKIDEXAMPLE/") || !strings.Contains(r.Header.Get("Authorization"), "/eu-central-1/kms/"):
 		refuse(w, 400, "UnrecognizedClientException", "The security token included in the request is invalid.")
-	case f.denied:
+	case f.Denied:
 		refuse(w, 400, "AccessDeniedException", "User: arn:aws:iam::111122223333:user/node is not authorized to perform: kms:"+operation)
 	default:
 		f.answer(w, operation, in)
 	}
 }
 
-func (f *fake) answer(w http.ResponseWriter, operation string, in input) {
+func (f *Fake) answer(w http.ResponseWriter, operation string, in input) {
 	switch operation {
 	case "GenerateDataKey":
 		key, arn := f.usable(w, in.KeyId)
@@ -127,7 +140,7 @@ func (f *fake) answer(w http.ResponseWriter, operation string, in input) {
 }
 
 // usable finds a key by ARN or ID. If it may not be used the refusal is written.
-func (f *fake) usable(w http.ResponseWriter, id string) (*kmsKey, string) {
+func (f *Fake) usable(w http.ResponseWriter, id string) (*kmsKey, string) {
 	for arn, key := range f.keys {
 		if arn != id && !strings.HasSuffix(arn, ":key/"+id) {
 			continue
@@ -146,7 +159,7 @@ func (f *fake) usable(w http.ResponseWriter, id string) (*kmsKey, string) {
 	return nil, ""
 }
 
-func (f *fake) open(w http.ResponseWriter, id string, context map[string]string, blob []byte) (plaintext []byte, arn string) {
+func (f *Fake) open(w http.ResponseWriter, id string, context map[string]string, blob []byte) (plaintext []byte, arn string) {
 	key, arn := f.usable(w, id)
 	if key == nil {
 		return nil, ""
