@@ -52,6 +52,7 @@ func (m *Manager) Create(ctx context.Context, s Spec) (info Info, made bool, err
 // A volume, finished or not, is never destroyed by it.
 func (m *Manager) CreateOver(ctx context.Context, s Spec, serial string) (info Info, made bool, err error) {
 	defer finishError(&err, "create", s.Name)
+	defer func() { err = m.noteRemoved(err) }()
 	if err := s.check(m.o.Defaults); err != nil {
 		return Info{}, false, &Error{Code: CodeInvalid, Err: err}
 	}

@@ -24,6 +24,8 @@ type Backups interface {
 	Ensure(k *keyslot.Keyring, device string, h *header.Header) error
 	// Restore writes the header of a backup to the device; see headerbackup.Store.Restore.
 	Restore(k *keyslot.Keyring, device string, image *headerbackup.Image, o headerbackup.RestoreOptions) (*headerbackup.Restored, error)
+	// Destroy destroys all backups of a volume that is erased. What cannot be reached is in the report.
+	Destroy(uuid string) (*headerbackup.Report, error)
 }
 
 // HeaderBackups are the real Backups.
@@ -98,6 +100,15 @@ func (b HeaderBackups) Renew(k *keyslot.Keyring, device, uuid string) (*headerba
 	return report, errors.Join(err, err2)
 }
 
+// Destroy implements Backups.
+func (b HeaderBackups) Destroy(uuid string) (*headerbackup.Report, error) {
+	s, err := b.Store(&keyslot.Keyring{})
+	if err != nil {
+		return nil, err
+	}
+	return s.Retire(uuid, "")
+}
+
 // renewBackups takes a backup of a changed header and destroys the older ones. What could not be done is in the receipt: the keys are changed.
 func (m *Manager) renewBackups(k *keyslot.Keyring, path string, r *KeyReceipt) {
 	if m.o.Backups == nil {
@@ -124,15 +135,19 @@ func (m *Manager) keepReceipt(r *KeyReceipt) error {
 	if err != nil {
 		return err
 	}
+	return m.keepReceiptText(r.UUID, r.Action, r.Ended, b)
+}
+
+func (m *Manager) keepReceiptText(uuid, action string, ended time.Time, text []byte) error {
 	root := filepath.Join(m.o.Paths.State, "receipts")
-	dir := filepath.Join(root, r.UUID)
+	dir := filepath.Join(root, uuid)
 	for _, d := range []string{root, dir} {
 		if err := m.s.Files.Mkdir(d, 0o700); err != nil {
 			return err
 		}
 	}
-	name := fmt.Sprintf("%s-%s.json", r.Ended.Format("20060102T150405.000000000Z"), r.Action)
-	if err := m.s.Files.Write(filepath.Join(dir, name), append(b, '\n')); err != nil {
+	name := fmt.Sprintf("%s-%s.json", ended.Format("20060102T150405.000000000Z"), action)
+	if err := m.s.Files.Write(filepath.Join(dir, name), append(text, '\n')); err != nil {
 		return err
 	}
 	all, err := m.s.Files.List(dir)

@@ -43,6 +43,8 @@ type record struct {
 	Slots      []SlotInfo `json:"slots,omitempty"`   // as the header had them when an operation last read it
 	Weak       bool       `json:"weak,omitempty"`    // the bare mountpoint could not be made immutable
 	Removed    *time.Time `json:"removed,omitempty"` // counts in a tombstone only
+	Erasing    *time.Time `json:"erasing,omitempty"` // since when a tombstone is being erased: nothing brings it back
+	Erased     *Erasure   `json:"erased,omitempty"`  // what became of its header, once it is gone
 
 	// NoQueues: dm-crypt works in the context of whoever asks, and not in queues of its own, which only help where a disk is slower than they are.
 	NoQueues bool         `json:"no_queues,omitempty"`
@@ -201,7 +203,10 @@ func (r *record) check() error {
 	return nil
 }
 
-func (m *Manager) save(r *record) error {
+func (m *Manager) save(r *record) error { return m.saveIn(m.o.Paths.VolumeDir(r.Name), r) }
+
+// saveIn writes the record of a volume or tombstone into its directory.
+func (m *Manager) saveIn(dir string, r *record) error {
 	b, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
@@ -210,7 +215,7 @@ func (m *Manager) save(r *record) error {
 	if len(b) > maxRecord {
 		return fmt.Errorf("record of %d bytes, at most %d", len(b), maxRecord)
 	}
-	if err := m.s.Files.Write(filepath.Join(m.o.Paths.VolumeDir(r.Name), recordFile), b); err != nil {
+	if err := m.s.Files.Write(filepath.Join(dir, recordFile), b); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
 	return nil

@@ -264,9 +264,9 @@ func TestKeyUses(t *testing.T) {
 
 // backups are those of a test.
 type backups struct {
-	renewed []string
-	report  *headerbackup.Report
-	err     error
+	renewed, destroyed []string
+	report             *headerbackup.Report
+	err                error
 }
 
 func (b *backups) Renew(_ *keyslot.Keyring, device, uuid string) (*headerbackup.Report, error) {
@@ -278,6 +278,11 @@ func (b *backups) Ensure(*keyslot.Keyring, string, *header.Header) error { retur
 
 func (b *backups) Restore(*keyslot.Keyring, string, *headerbackup.Image, headerbackup.RestoreOptions) (*headerbackup.Restored, error) {
 	return nil, errors.New("not in this test")
+}
+
+func (b *backups) Destroy(uuid string) (*headerbackup.Report, error) {
+	b.destroyed = append(b.destroyed, uuid)
+	return b.report, b.err
 }
 
 // F36: after a change of the header its backup is renewed; what could not be destroyed is in the receipt, and the keys are changed all the same.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/voluks/voluks/internal/backing"
 	"github.com/voluks/voluks/internal/filesystem"
 	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/keyslot"
@@ -74,6 +75,9 @@ type Backing interface {
 	// Wipe destroys what the device holds as far as anybody recognises it, so that it then is ready to be formatted, and makes sure that it did. It is for
 	// a device whose owner has named it for this.
 	Wipe(ctx context.Context, dev string) error
+	// Erase destroys the header and all key slots in it, and reads back what it wrote: whatever keys there are open nothing any more. Of a device it
+	// destroys every trace. backing.ErrInUse while it is attached.
+	Erase(ctx context.Context) (backing.Erased, error)
 	// Remove gives its space back, with what a killed Create left, or does nothing if there is none: backing.ErrInUse while it is attached. A device stays
 	// as it is.
 	Remove(ctx context.Context) error

@@ -289,6 +289,47 @@ func (p image) Wipe(context.Context, string) error {
 	return errors.New("misuse")
 }
 
+// Erase takes two writes: the key slots go, and then the header.
+func (p image) Erase(ctx context.Context) (backing.Erased, error) {
+	l, err := p.loop(ctx)
+	if err == nil && l != nil {
+		err = backing.ErrInUse
+	}
+	if err != nil {
+		return backing.Erased{}, err
+	}
+	id, err := identify(p.path)
+	if err != nil {
+		return backing.Erased{}, err
+	}
+	p.m.mu.Lock()
+	d := p.m.disks[id]
+	p.m.mu.Unlock()
+	return p.erase(ctx, d, short(p.path))
+}
+
+func (p *process) erase(ctx context.Context, d *disk, what string) (backing.Erased, error) {
+	unlock, err := p.begin(ctx)
+	if err != nil {
+		return backing.Erased{}, err
+	}
+	defer unlock()
+	done, err := p.step("overwrite the key slots of %s", what)
+	if err != nil {
+		return backing.Erased{}, err
+	}
+	if d.box != nil {
+		d.box.slots = map[int]slot{}
+	}
+	done()
+	if done, err = p.step("overwrite the header of %s", what); err != nil {
+		return backing.Erased{}, err
+	}
+	d.box, d.junk = nil, true
+	done()
+	return backing.Erased{Bytes: backing.HeaderSize}, p.alive()
+}
+
 func (p image) Remove(ctx context.Context) error {
 	unlock, err := p.begin(ctx)
 	if err != nil {

@@ -171,6 +171,8 @@ func image_(s *suite) {
 	if door, err := i.Door(ctx); err != nil || door != a.Dev() || !attached() {
 		s.Errorf("door %s, %v", door, err)
 	}
+	_, err = i.Erase(ctx)
+	s.is(err, backing.ErrInUse)
 	s.ok(a.Close())
 	if !attached() {
 		s.Error("the device went with one of two users")
@@ -187,8 +189,15 @@ func image_(s *suite) {
 	if err := i.Is(sys.Dev{Major: 1, Minor: 3}); !errors.As(err, &other) { // /dev/null's numbers, as a block device a RAM disk
 		s.Errorf("another device: %v", err)
 	}
+	erased, err := i.Erase(ctx)
+	s.ok(err)
+	if erased.Bytes != backing.HeaderSize {
+		s.Errorf("erased %d bytes", erased.Bytes)
+	}
 	s.ok(i.Remove(ctx))
 	_, err = i.Size(ctx)
+	s.is(err, fs.ErrNotExist)
+	_, err = i.Erase(ctx)
 	s.is(err, fs.ErrNotExist)
 	// What was removed is made anew.
 	s.ok(i.Create(ctx, 20<<20, volume.AllocFull))

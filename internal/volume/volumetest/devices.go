@@ -265,6 +265,21 @@ func (p device) Wipe(ctx context.Context, dev string) error {
 	return p.alive()
 }
 
+func (p device) Erase(ctx context.Context) (backing.Erased, error) {
+	d, err := p.find(ctx)
+	if err != nil {
+		return backing.Erased{}, err
+	}
+	if users, err := p.Users(); err != nil || len(users) > 0 {
+		return backing.Erased{}, errors.Join(err, backing.ErrInUse)
+	}
+	e, err := p.erase(ctx, d.disk, p.place.Device)
+	if err != nil {
+		return e, err
+	}
+	return e, p.Wipe(ctx, d.Name)
+}
+
 func (p device) Remove(context.Context) error { return nil }
 
 type logical struct {
@@ -374,6 +389,17 @@ func (p logical) Is(dev sys.Dev) error {
 func (p logical) Wipe(context.Context, string) error {
 	p.m.misuse("logical volume %s is wiped", p.name())
 	return errors.New("misuse")
+}
+
+func (p logical) Erase(ctx context.Context) (backing.Erased, error) {
+	l, err := p.find(ctx)
+	if err != nil {
+		return backing.Erased{}, err
+	}
+	if users, err := p.Users(); err != nil || len(users) > 0 {
+		return backing.Erased{}, errors.Join(err, backing.ErrInUse)
+	}
+	return p.erase(ctx, l.disk, p.name())
 }
 
 func (p logical) Remove(ctx context.Context) error {
