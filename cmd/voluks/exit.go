@@ -83,6 +83,8 @@ var exitsOf = map[string][]int{
 	"voluks volume grow":     {exitNotFound, exitInUse, exitLocked, exitDamaged, exitNoSpace, exitUnsupported, exitTimeout, exitConfig, exitInterrupted},
 	"voluks volume trim":     {exitNotFound, exitInUse, exitDamaged, exitTimeout, exitInterrupted},
 	"voluks volume rm":       {exitNotFound, exitInUse, exitRefused, exitTimeout, exitInterrupted},
+	"voluks volume undelete": {exitNotFound, exitExists, exitInUse, exitDamaged, exitTimeout, exitInterrupted},
+	"voluks volume erase":    {exitNotFound, exitInUse, exitRefused, exitDamaged, exitTimeout, exitInterrupted},
 	"voluks keyslot adopt":   {exitNotFound, exitLocked, exitRefused, exitConfig, exitInterrupted},
 	"voluks boot crypttab":   {exitNotFound, exitConfig},
 	"voluks boot key":        {exitConfig},

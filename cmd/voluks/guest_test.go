@@ -103,7 +103,7 @@ func TestLife(t *testing.T) {
 	}
 	n.run("volume", "umount", "db")
 	n.wants("rm without a terminal", n.fails(exitRefused, "volume", "rm", "db"), "no terminal", "hint: to do it without being asked: voluks volume rm --force db")
-	n.wants("rm", n.run("volume", "rm", "--force", "db"), "removed db; its encrypted data is kept in "+filepath.Join(n.root, "var/lib/voluks/removed"))
+	n.wants("rm", n.run("volume", "rm", "--force", "db"), "removed db; until ", "`voluks volume undelete db` brings it back")
 	n.wants("rm again", n.fails(exitNotFound, "volume", "rm", "--force", "db"), "no such volume")
 }
 

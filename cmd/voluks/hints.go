@@ -129,8 +129,14 @@ func volumeHint(err *volume.Error) []string {
 	}
 	switch err.Code {
 	case volume.CodeNotFound:
+		if err.Op == "find" || err.Op == "undelete" || err.Op == volume.ActionErase {
+			return []string{"voluks volume ls --removed", "a volume that was not removed is removed first: voluks volume rm NAME"}
+		}
 		return []string{"voluks volume ls"}
 	case volume.CodeExists:
+		if err.Op == "undelete" {
+			return []string{"voluks volume ls"}
+		}
 		return []string{inspect, "options are fixed when a volume is made: use another name, or copy the data over"}
 	case volume.CodeUnfinished:
 		return []string{"finish it with the options that it was begun with: voluks volume create " + err.Volume, "or give it up: voluks volume rm " + err.Volume}
@@ -150,14 +156,17 @@ func volumeHint(err *volume.Error) []string {
 	case volume.CodeConfig, volume.CodeNoRecovery:
 		return []string{"edit /etc/voluks/config.toml"}
 	case volume.CodeNoSpace:
-		return []string{"df -h /var/lib/voluks", "or make it smaller: --size"}
+		return []string{"df -h /var/lib/voluks", "or make it smaller: --size", "what removed volumes keep: voluks volume ls --removed; to give it up: voluks volume erase NAME"}
 	case volume.CodeNoDM:
 		return []string{"modprobe dm-crypt", "a kernel without device-mapper (some containers and small virtual machines) cannot run voluks"}
 	case volume.CodeNoTool:
 		return noToolHint(err)
 	case volume.CodeInvalid:
-		if err.Op == "create" {
+		switch err.Op {
+		case "create":
 			return []string{"voluks volume create --help"}
+		case "find", "undelete":
+			return []string{"voluks volume ls --removed"}
 		}
 		return []string{"voluks volume ls"}
 	}

@@ -104,6 +104,7 @@ func (e *env) serve(ctx context.Context, managed bool) error {
 	a := &agent{log: log, notify: systemd.Notifier{Log: log}, volumes: client, ready: make(chan struct{}), listener: listener}
 	a.rotates = a.rotator(e)
 	a.keys = newKeyWatch(client, log)
+	a.erases = a.eraser(e)
 	a.server = dockerplugin.New(dockerplugin.Config{Volumes: volumes, Parse: e.parseOptions, Ready: a.ready, Log: log})
 	return a.run(ctx)
 }
@@ -186,6 +187,7 @@ type agent struct {
 	ready    chan struct{}
 	rotates  *rotator
 	keys     *keyWatch
+	erases   *eraser
 }
 
 // run serves until ctx ends or serving fails, and then stops.
@@ -208,6 +210,7 @@ func (a *agent) run(ctx context.Context) error {
 		var beside sync.WaitGroup
 		beside.Go(func() { a.rotates.run(ctx) })
 		beside.Go(func() { a.keys.run(ctx) })
+		beside.Go(func() { a.erases.run(ctx) })
 		a.sweep(ctx)
 		beside.Wait()
 	}()

@@ -25,6 +25,8 @@ file). To change one, make another volume and copy the data.
 			volumeGrowCommand(e),
 			volumeTrimCommand(e),
 			volumeRmCommand(e),
+			volumeUndeleteCommand(e),
+			volumeEraseCommand(e),
 		},
 	}
 }

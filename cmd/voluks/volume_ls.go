@@ -24,11 +24,18 @@ It asks Docker too, and names every local Docker volume that shadows one of
 ours, and every container that keeps data on a local or anonymous volume:
 those are plaintext.
 
+With --removed it lists the removed volumes that can still be brought back.
+
    voluks volume ls
+   voluks volume ls --removed
    voluks --format json volume ls | jq -r '.volumes[].name'`,
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "removed", Usage: "the removed volumes instead", DisableDefaultText: true}},
 		Action: func(c *cli.Context) error {
 			if _, err := arguments(c); err != nil {
 				return err
+			}
+			if c.Bool("removed") {
+				return e.removedLs(c.Context)
 			}
 			return e.volumeLs(c.Context)
 		},

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -21,9 +23,11 @@ func volumeRmCommand(e *env) *cli.Command {
 		Name:      "rm",
 		Usage:     "remove volumes that nobody uses",
 		ArgsUsage: "NAME...",
-		Description: `Removes volumes. The name is free at once; the encrypted data is kept under
-/var/lib/voluks/removed/UUID, where it can be brought back from. A volume
-that anything uses is not removed, with --force neither.
+		Description: `Removes volumes. The name is free at once; the encrypted data is kept for
+the time that the configuration says ("[remove] keep", 24h unless it says
+otherwise; 0 erases at once), in which "voluks volume undelete" brings it
+back. After that the agent erases it. A volume that anything uses is not
+removed, with --force neither.
 
 It asks first. Where it cannot ask, --force is needed.
 
@@ -41,9 +45,11 @@ It asks first. Where it cannot ask, --force is needed.
 }
 
 type removedVolume struct {
-	Name string `json:"name"`
-	UUID string `json:"uuid"`
-	Kept string `json:"kept"` // the directory where its data is kept
+	Name   string               `json:"name"`
+	UUID   string               `json:"uuid"`
+	Kept   string               `json:"kept,omitempty"`   // the directory where its data is kept
+	Until  *time.Time           `json:"until,omitempty"`  // when that ends
+	Erased *volume.EraseReceipt `json:"erased,omitempty"` // it was erased at once
 }
 
 func (e *env) volumeRm(ctx context.Context, names []string, force bool) error {
@@ -73,15 +79,41 @@ func (e *env) volumeRm(ctx context.Context, names []string, force bool) error {
 			errs = append(errs, err)
 			continue
 		}
-		removed = append(removed, removedVolume{name, uuids[name], filepath.Join(e.paths().RemovedDir(), uuids[name])})
+		r, err := e.afterRemoval(ctx, m, name, uuids[name])
+		removed, errs = append(removed, r), append(errs, err)
 	}
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 	err = e.print(map[string][]removedVolume{"removed": removed}, func(w io.Writer) {
 		for _, r := range removed {
-			fmt.Fprintf(w, "removed %s; its encrypted data is kept in %s\n", r.Name, r.Kept)
+			switch {
+			case r.Erased != nil:
+				eraseText(w, *r.Erased)
+			case r.Until != nil:
+				fmt.Fprintf(w, "removed %s; until %s `voluks volume undelete %s` brings it back\n", r.Name, r.Until.Local().Format("2006-01-02 15:04"), r.Name)
+			default:
+				fmt.Fprintf(w, "removed %s; its encrypted data is kept in %s\n", r.Name, r.Kept)
+			}
 		}
 	})
 	if len(errs) == 1 && err == nil {
 		return errs[0]
 	}
 	return errors.Join(append(errs, err)...)
+}
+
+// afterRemoval erases a removed volume at once if none are to be kept. Without a configuration that can be read nothing is erased.
+func (e *env) afterRemoval(ctx context.Context, m *volume.Manager, name, id string) (removedVolume, error) {
+	r := removedVolume{Name: name, UUID: id}
+	cfg, err := e.loadConfig()
+	if err == nil && cfg.Remove.Keep == 0 {
+		receipt, err := m.Erase(ctx, id)
+		r.Erased = &receipt
+		return r, err
+	}
+	r.Kept = filepath.Join(e.paths().RemovedDir(), id)
+	if err == nil {
+		until := time.Now().Add(cfg.Remove.Keep)
+		r.Until = &until
+	}
+	return r, nil
 }

@@ -141,7 +141,7 @@ func TestErase(t *testing.T) {
 			if err != nil || r.Volume != "db" || r.UUID != id || r.Header.How != volume.OverwrittenInPlace || len(r.Incomplete) > 0 {
 				t.Errorf("%+v, %v", r, err)
 			}
-			gone(t, n, id)
+			vanished(t, n, id)
 			if _, err := n.Manager().Erase(t.Context(), id); !errors.Is(err, volume.ErrNotFound) {
 				t.Errorf("a second time: %v", err)
 			}
@@ -158,7 +158,7 @@ func erased(n *volumetest.Node) bool {
 	return err == nil && len(entries) == 0
 }
 
-func gone(t *testing.T, n *volumetest.Node, id string) {
+func vanished(t *testing.T, n *volumetest.Node, id string) {
 	t.Helper()
 	if all, err := n.Manager().RemovedVolumes(t.Context()); err != nil || len(all) > 0 {
 		t.Errorf("still there: %+v, %v", all, err)
@@ -191,7 +191,7 @@ func TestEraseIncomplete(t *testing.T) {
 	if r, err = m.Erase(t.Context(), id); err != nil || len(r.Incomplete) > 0 || r.Header.How != volume.OverwrittenInPlace || len(b.destroyed) != 2 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	gone(t, n, id)
+	vanished(t, n, id)
 }
 
 // F15, F25: what is in use is not erased.
@@ -245,7 +245,7 @@ func TestKillUndeleteAndErase(t *testing.T) {
 						if err := do(n.Manager(), id); err != nil && !errors.Is(err, volume.ErrNotFound) {
 							t.Errorf("again: %v", err)
 						}
-						gone(t, n, id)
+						vanished(t, n, id)
 					}
 					clean(t, n)
 					if t.Failed() {

@@ -267,6 +267,10 @@ func child() {
 		err = m.Unmount(ctx, o.Name, o.Holder)
 	case "remove":
 		err = m.Remove(ctx, o.Name)
+	case "undelete":
+		_, err = m.Undelete(ctx, o.Name)
+	case "erase":
+		_, err = m.Erase(ctx, o.Name)
 	case "restore":
 		err = r.restore(ctx, r.restorer(at), o.Name)
 	case "grow":

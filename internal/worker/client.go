@@ -101,6 +101,20 @@ func (c *Client) Remove(ctx context.Context, name string) error {
 	return err
 }
 
+// Erase is volume.Manager.Erase in a worker.
+func (c *Client) Erase(ctx context.Context, id string) (volume.EraseReceipt, error) {
+	a, err := c.call(ctx, request{Op: opErase, Name: id})
+	if a.Erased == nil {
+		return volume.EraseReceipt{}, err
+	}
+	return *a.Erased, err
+}
+
+// Expired is volume.Manager.Expired.
+func (c *Client) Expired(ctx context.Context, keep time.Duration) ([]string, error) {
+	return c.o.Manager.Expired(ctx, keep)
+}
+
 // Settle is volume.Manager.Settle in a worker.
 func (c *Client) Settle(ctx context.Context, name string) error {
 	_, err := c.call(ctx, request{Op: opSettle, Name: name})

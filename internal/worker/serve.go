@@ -88,6 +88,10 @@ func serve(ctx context.Context, r request, open func(context.Context) (*volume.M
 		err = m.Unlockable(ctx, r.Name)
 	case r.Op == opRotate || r.Op == opRewrap || r.Op == opRevoke:
 		a.Receipt, err = changeKeys(ctx, m, r)
+	case r.Op == opErase:
+		var receipt volume.EraseReceipt
+		receipt, err = m.Erase(ctx, r.Name)
+		a.Erased = &receipt
 	default:
 		err = fmt.Errorf("unknown request %q", r.Op)
 	}

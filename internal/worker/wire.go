@@ -21,12 +21,13 @@ const (
 	opRotate  = volume.ActionRotate
 	opRewrap  = volume.ActionRewrap
 	opRevoke  = volume.ActionRevoke
+	opErase   = volume.ActionErase
 )
 
 // request is what an agent writes to a worker, one JSON object. Both ends are always the same program, so it has no version.
 type request struct {
 	Op       string         `json:"op"`
-	Name     string         `json:"name"`
+	Name     string         `json:"name"` // of erase: the UUID
 	Spec     *volume.Spec   `json:"spec,omitempty"`
 	Holder   *volume.Holder `json:"holder,omitempty"`
 	HolderID string         `json:"holder_id,omitempty"`
@@ -42,7 +43,8 @@ type answer struct {
 	Path  string       `json:"path,omitempty"`
 	Error *wireError   `json:"error,omitempty"`
 
-	Receipt *volume.KeyReceipt `json:"receipt,omitempty"`
+	Receipt *volume.KeyReceipt   `json:"receipt,omitempty"`
+	Erased  *volume.EraseReceipt `json:"erased,omitempty"`
 }
 
 // wireError carries an error of the Manager with everything that a caller can act on: its code, and the details of those kinds that have some.

@@ -159,3 +159,23 @@ func (b backups) Restore(_ *keyslot.Keyring, device string, image *headerbackup.
 	done()
 	return r, b.alive()
 }
+
+// Destroy takes one write for each backup.
+func (b backups) Destroy(uuid string) (*headerbackup.Report, error) {
+	unlock, err := b.begin(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	r := &headerbackup.Report{UUID: uuid}
+	for len(b.m.backups[uuid]) > 0 {
+		done, err := b.step("destroy a backup of %s", uuid)
+		if err != nil {
+			return r, err
+		}
+		b.m.backups[uuid] = b.m.backups[uuid][1:]
+		r.Destroyed = append(r.Destroyed, headerbackup.Gone{Name: uuid, How: headerbackup.OverwrittenInPlace})
+		done()
+	}
+	return r, b.alive()
+}
