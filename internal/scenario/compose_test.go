@@ -83,6 +83,21 @@ func TestComposeKeepsTheVolume(t *testing.T) {
 	if got := run("exec", "-T", "one", "cat", "/d/x"); got != "kept" {
 		t.Errorf("the content is %q", got)
 	}
+
+	// The slip that everybody makes once.
+	write("32M")
+	run("down", "--volumes", "--timeout", "0")
+	refused(t, "voluks", "volume", "inspect", "composed")
+	output(t, "voluks", "volume", "undelete", "composed")
+	run("up", "-d")
+	if got := run("exec", "-T", "one", "cat", "/d/x"); got != "kept" {
+		t.Errorf("after down --volumes and undelete the content is %q", got)
+	}
+	run("down", "--volumes", "--timeout", "0")
+	if said := output(t, "voluks", "volume", "erase", "--force", uuid); !strings.Contains(said, "header and key slots: ") {
+		t.Errorf("erase says: %s", said)
+	}
+	refused(t, "voluks", "volume", "undelete", uuid)
 }
 
 // A local volume has the name already: Compose starts the service on it in plain text, and the driver is not even asked. voluks names it. F28
