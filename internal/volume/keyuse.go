@@ -19,7 +19,7 @@ type KeyUse struct {
 	UUID    string    `json:"uuid"`
 	Removed bool      `json:"removed,omitempty"` // a tombstone: it needs its key if it is to be dug up
 	Adopted bool      `json:"adopted,omitempty"` // no volume, but a device of the host; KeyUses does not know these
-	Keys    []kek.Ref `json:"keys"`
+	Keys    []kek.Ref `json:"keys"`              // in the version that has wrapped
 	History []kek.Ref `json:"history"`
 	Former  []kek.Ref `json:"former,omitempty"` // by which earlier slot keys were wrapped
 	Err     error     `json:"-"`                // why it is not known
@@ -100,6 +100,13 @@ func (m *Manager) keyUse(ctx context.Context, b Backing, r *record, use *KeyUse)
 		_, err = keyslot.State(h) // all of it must be understood
 	}
 	use.Keys = s.Keys()
+	for i, ref := range use.Keys {
+		for _, slot := range s.Slots {
+			if slot.KEK.SameKey(ref) {
+				use.Keys[i].Version = slot.KEK.Version
+			}
+		}
+	}
 	for _, slot := range s.Slots {
 		use.History = append(use.History, slot.History...)
 		use.Former = append(use.Former, slot.Former...)
