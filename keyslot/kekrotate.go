@@ -43,7 +43,7 @@ func Rewrap(ctx context.Context, c Container, k *Keyring) (*Rewrapped, error) {
 }
 
 func rewrap(ctx context.Context, c Container, k *Keyring) (*Rewrapped, error) {
-	found, err := recoverWith(ctx, c, k, nil)
+	found, err := recoverWith(ctx, c, k, nil, nil)
 	if err != nil {
 		return nil, err
 	}

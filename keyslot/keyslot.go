@@ -70,6 +70,8 @@ type Keyring struct {
 	// NoRecovery is the deliberate choice of volumes without recovery slot. Without it and without
 	// Recipients no volume is made.
 	NoRecovery bool
+	// Identities are recovery identities that somebody lends to this process for one operation. They open what KEK does not, or, without a KEK, everything.
+	Identities []recovery.Identity
 	// Now is the clock; nil is the system's.
 	Now func() time.Time
 	// Crash is called at each named point between two writes; nil is crashpoint.Hit.

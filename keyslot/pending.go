@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/voluks/voluks/internal/recovery/typable"
 	"github.com/voluks/voluks/luks/header"
 )
 
@@ -19,9 +20,10 @@ type PendingToken struct {
 	Operation string // names this run in receipts and logs
 	// Salts are those of all slots that were there before. A slot with one of them is somebody's.
 	Salts [][]byte
-	// Agent or Recovery is the token to publish, complete; the other is nil. Its slot is the target.
+	// Agent, Recovery or Typed is the token to publish, complete; the others are nil. Its slot is the target.
 	Agent    *AgentToken
 	Recovery *RecoveryToken
+	Typed    *TypedToken
 	// Sealed is the key of a recovery slot, sealed under the W of the agent slot, or a node could not
 	// prove that slot after a crash. It goes with this token.
 	Sealed []byte
@@ -37,24 +39,33 @@ type pendingJSON struct {
 
 // Role is that of the slot that is being made.
 func (t PendingToken) Role() string {
-	if t.Recovery != nil {
+	switch {
+	case t.Recovery != nil:
 		return RoleRecovery
+	case t.Typed != nil:
+		return RoleTyped
 	}
 	return RoleAgent
 }
 
 // Slot is the one that is being made; it may not be there yet.
 func (t PendingToken) Slot() int {
-	if t.Recovery != nil {
+	switch {
+	case t.Recovery != nil:
 		return t.Recovery.Slot
+	case t.Typed != nil:
+		return t.Typed.Slot
 	}
 	return t.Agent.Slot
 }
 
-// Generation is that of the new slot.
+// Generation is that of the new slot; 0 for a key that is typed.
 func (t PendingToken) Generation() uint64 {
-	if t.Recovery != nil {
+	switch {
+	case t.Recovery != nil:
 		return t.Recovery.Generation
+	case t.Typed != nil:
+		return 0
 	}
 	return t.Agent.Generation
 }
@@ -70,8 +81,11 @@ func (t PendingToken) Encode() ([]byte, error) {
 
 // publish is the token that takes its place.
 func (t PendingToken) publish() ([]byte, error) {
-	if t.Recovery != nil {
+	switch {
+	case t.Recovery != nil:
 		return t.Recovery.Encode()
+	case t.Typed != nil:
+		return typable.Token(t.Typed.Slot), nil
 	}
 	return t.Agent.Encode()
 }
@@ -80,6 +94,10 @@ func (j pendingJSON) token() (PendingToken, error) {
 	t := PendingToken{UUID: j.UUID, Operation: j.Operation, Salts: j.Salts, Sealed: j.Sealed}
 	if len(j.Keyslots) != 0 {
 		return t, errors.New("names key slots")
+	}
+	if slot, ok := typedSlot(j.Token); ok {
+		t.Typed = &TypedToken{Slot: slot}
+		return t, nil
 	}
 	inner, err := decode(j.Token)
 	if err != nil {
@@ -105,14 +123,19 @@ func (t PendingToken) validate() error {
 	if err := validateUUID(t.UUID); err != nil {
 		return err
 	}
-	var uuid string
-	switch {
-	case (t.Agent == nil) == (t.Recovery == nil):
-		return errors.New("is to become no token, or two")
-	case t.Agent != nil:
-		uuid = t.Agent.UUID
-	default:
-		uuid = t.Recovery.UUID
+	kinds := 0
+	uuid := t.UUID // systemd's token has none
+	if t.Agent != nil {
+		kinds, uuid = kinds+1, t.Agent.UUID
+	}
+	if t.Recovery != nil {
+		kinds, uuid = kinds+1, t.Recovery.UUID
+	}
+	if t.Typed != nil {
+		kinds++
+	}
+	if kinds != 1 {
+		return errors.New("is to become no token, or several")
 	}
 	switch {
 	case uuid != t.UUID:
@@ -123,7 +146,7 @@ func (t PendingToken) validate() error {
 		return fmt.Errorf("%d salts", len(t.Salts))
 	case slices.ContainsFunc(t.Salts, func(s []byte) bool { return len(s) == 0 || len(s) > maxSalt }):
 		return errors.New("a salt is empty or too long")
-	case t.Agent != nil && len(t.Sealed) != 0, t.Recovery != nil && len(t.Sealed) != sealedSize:
+	case t.Recovery == nil && len(t.Sealed) != 0, t.Recovery != nil && len(t.Sealed) != sealedSize:
 		return fmt.Errorf("sealed key of %d bytes", len(t.Sealed))
 	}
 	return nil

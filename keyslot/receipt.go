@@ -18,10 +18,13 @@ func (s *Slots) receipt(role string) *Rotated {
 
 func (t *PendingToken) receipt() *Rotated {
 	var r *Rotated
-	if t.Agent != nil {
+	switch {
+	case t.Agent != nil:
 		r = agentReceipt(*t.Agent)
-	} else {
+	case t.Recovery != nil:
 		r = recoveryReceipt(*t.Recovery)
+	default:
+		r = &Rotated{UUID: t.UUID, Role: RoleTyped, OldSlot: -1, NewSlot: t.Typed.Slot, ProvedBy: provers, Resumed: true}
 	}
 	r.Operation = t.Operation
 	return r
@@ -41,11 +44,12 @@ func recoveryReceipt(t RecoveryToken) *Rotated {
 	}
 }
 
-// generationOf is what a token without slot says; 0 if it does not.
-func generationOf(token header.Token) uint64 {
+// saidOf is what a token without slot says of its generation and recipients; nothing if it does not.
+func saidOf(token header.Token) (uint64, []string) {
 	var t struct {
-		Generation uint64 `json:"generation"`
+		Generation uint64   `json:"generation"`
+		Recipients []string `json:"recipients"`
 	}
 	_ = json.Unmarshal(token.JSON, &t)
-	return t.Generation
+	return t.Generation, t.Recipients
 }

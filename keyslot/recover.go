@@ -9,6 +9,7 @@ import (
 
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/luks"
 	"github.com/voluks/voluks/luks/header"
 )
 
@@ -32,7 +33,7 @@ type Recovered struct {
 //
 // Errors are those of State, of Unlock and *ProofError; nothing was taken away then.
 func Recover(ctx context.Context, c Container, k *Keyring) (Recovered, error) {
-	found, err := recoverWith(ctx, c, k, nil)
+	found, err := recoverWith(ctx, c, k, nil, nil)
 	if err != nil {
 		return found, fmt.Errorf("recover an interrupted rotation: %w", err)
 	}
@@ -44,8 +45,9 @@ func (s *Slots) Interrupted() bool {
 	return s.Pending != nil || len(s.agent) > 1 || len(s.recovery) > 1 || len(s.spent) > 0
 }
 
-// recoverWith is Recover; known is the key of the pending slot if this process has it.
-func recoverWith(ctx context.Context, c Container, k *Keyring, known *secret.Key) (found Recovered, err error) {
+// recoverWith is Recover; known is the key of the pending slot if this process has it, and stay the slot that
+// stands in for an agent slot which does not open (see rescue), or nil.
+func recoverWith(ctx context.Context, c Container, k *Keyring, known *secret.Key, stay *luks.Auth) (found Recovered, err error) {
 	h, err := c.Header()
 	if err != nil {
 		return found, err
@@ -56,7 +58,7 @@ func recoverWith(ctx context.Context, c Container, k *Keyring, known *secret.Key
 		return found, err
 	case !slots.Interrupted():
 		return found, nil
-	case len(slots.agent) == 0:
+	case len(slots.agent) == 0 && stay == nil:
 		return found, ErrNoAgentSlot
 	}
 	w, err := write(c, k)
@@ -65,7 +67,7 @@ func recoverWith(ctx context.Context, c Container, k *Keyring, known *secret.Key
 	}
 	defer w.close()
 	if slots.Pending != nil {
-		if found, err = w.settlePending(ctx, k, h, &slots, known); err != nil {
+		if found, err = w.settlePending(ctx, k, h, &slots, known, stay); err != nil {
 			return found, err
 		}
 		if h, err = c.Header(); err != nil {
@@ -75,9 +77,12 @@ func recoverWith(ctx context.Context, c Container, k *Keyring, known *secret.Key
 			return found, err
 		}
 	}
-	ended, err := w.retireOlder(ctx, k, h, &slots)
-	if err != nil {
-		return found, err
+	var ended *Rotated
+	// While the node opens no agent slot, nobody can say which of them is good: they all stay until there is a new one.
+	if stay == nil || len(slots.agent) > 0 && proveAgent(ctx, c, k, &slots) == nil {
+		if ended, err = w.retireOlder(ctx, k, h, &slots); err != nil {
+			return found, err
+		}
 	}
 	if ended != nil {
 		if found.Finished != nil {
@@ -92,7 +97,7 @@ func recoverWith(ctx context.Context, c Container, k *Keyring, known *secret.Key
 }
 
 // settlePending publishes the pending slot, or takes back what there is of it.
-func (w *writer) settlePending(ctx context.Context, k *Keyring, h *header.Header, slots *Slots, known *secret.Key) (found Recovered, err error) {
+func (w *writer) settlePending(ctx context.Context, k *Keyring, h *header.Header, slots *Slots, known *secret.Key, stay *luks.Auth) (found Recovered, err error) {
 	t := slots.Pending
 	id := slots.tokens[tokenKey(TypePending, -1)]
 	slot, there := h.Keyslots[t.Slot()]
@@ -101,10 +106,18 @@ func (w *writer) settlePending(ctx context.Context, k *Keyring, h *header.Header
 	case !t.made(t.Slot(), slot) || named(h, t.Slot()):
 		found.Left = append(found.Left, t.Slot())
 	default:
-		if err := proveAgent(ctx, w, k, slots); err != nil {
+		if stay != nil {
+			err = Prove(w, stay.Slot, stay.Key)
+		} else {
+			err = proveAgent(ctx, w, k, slots)
+		}
+		if err != nil {
 			return found, err
 		}
 		proven, err := w.provePending(ctx, k, slots, known)
+		if err != nil && stay != nil && ctx.Err() == nil {
+			proven, err = &doubtful{}, nil // who could open it is gone, and it is made anew
+		}
 		if err != nil {
 			return found, err
 		}
@@ -137,6 +150,9 @@ type doubtful struct{ ours bool }
 func (w *writer) provePending(ctx context.Context, k *Keyring, slots *Slots, known *secret.Key) (*doubtful, error) {
 	t := slots.Pending
 	key := known
+	if key == nil && t.Typed != nil {
+		return &doubtful{}, nil // a person may have it, who was told that it counts for nothing
+	}
 	if key == nil {
 		var err error
 		key, err = k.pendingKey(ctx, slots)
@@ -163,6 +179,9 @@ func (k *Keyring) pendingKey(ctx context.Context, slots *Slots) (*secret.Key, er
 	if t.Agent != nil {
 		return unlock(ctx, k, *t.Agent)
 	}
+	if len(slots.agent) == 0 {
+		return nil, ErrNoAgentSlot
+	}
 	agent := slots.agent[0]
 	w, err := k.KEK.Unwrap(ctx, kek.Binding{VolumeUUID: agent.UUID, Role: RoleAgent}, agent.KEK, agent.Wrap)
 	if err != nil {
@@ -170,6 +189,40 @@ func (k *Keyring) pendingKey(ctx context.Context, slots *Slots) (*secret.Key, er
 	}
 	defer w.Wipe()
 	return unseal(w, t.Sealed, t.UUID, RoleRecovery, t.Recovery.Generation)
+}
+
+// rescue is the recovery slot with its key, proven, if somebody lends an identity and the node cannot open the agent slot by itself; else nil. It stands
+// in for the agent slot. The caller wipes the key.
+func (k *Keyring) rescue(ctx context.Context, c Container, role string) (*luks.Auth, error) {
+	if len(k.Identities) == 0 || role == RoleRecovery {
+		return nil, nil
+	}
+	h, err := c.Header()
+	if err != nil {
+		return nil, err
+	}
+	slots, err := State(h)
+	if err != nil {
+		return nil, err
+	}
+	reason := ErrNoAgentSlot
+	if len(slots.agent) > 0 {
+		if reason = proveAgent(ctx, c, k, &slots); reason == nil {
+			return nil, nil
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	slot, key, err := UnlockRecovery(c, k.Identities)
+	if err != nil {
+		return nil, errors.Join(reason, err)
+	}
+	if err := Prove(c, slot, key); err != nil {
+		key.Wipe()
+		return nil, err
+	}
+	return &luks.Auth{Slot: slot, Key: key}, nil
 }
 
 // proveAgent shows that the newest agent slot opens with what the node has.
@@ -204,7 +257,7 @@ func (w *writer) retireOlder(ctx context.Context, k *Keyring, h *header.Header, 
 				return nil, err
 			}
 			ended = slots.receipt(role)
-			ended.OldSlot, ended.OldGeneration = old.slot, old.generation
+			ended.OldSlot, ended.OldGeneration, ended.OldRecipients = old.slot, old.generation, old.recipients
 		}
 	}
 	for _, id := range slots.spent {
@@ -218,7 +271,7 @@ func (w *writer) retireOlder(ctx context.Context, k *Keyring, h *header.Header, 
 		}
 		if ended == nil && len(slots.retirees(h, role)) > 0 {
 			ended = slots.receipt(role)
-			ended.OldGeneration = generationOf(token)
+			ended.OldGeneration, ended.OldRecipients = saidOf(token)
 		}
 	}
 	return ended, nil

@@ -50,6 +50,10 @@ type Rotated struct {
 	Started       time.Time `json:"started"`
 	Ended         time.Time `json:"ended"`
 	Resumed       bool      `json:"resumed,omitempty"` // it was begun by a process that died
+	// Rescued says that the recovery identity stood in for the key provider, which could not open the agent slot.
+	Rescued bool `json:"rescued,omitempty"`
+	// OldRecipients are those of the recovery slot that is gone: with a copy of the header from then their identities still open the volume.
+	OldRecipients []string `json:"old_recipients,omitempty"`
 	// Left are slots that an interrupted rotation may have made, or somebody else: nobody can tell, so
 	// they stay.
 	Left []int `json:"left,omitempty"`
@@ -75,6 +79,11 @@ func Rotate(ctx context.Context, c Container, k *Keyring, role string) (*Rotated
 
 // RotateAbove is Rotate to a generation higher than floor, for a header that is older than what is known
 // of its volume. There an interrupted rotation is not enough.
+//
+// With identities in the keyring an agent slot that the node cannot open is replaced all the same: the recovery
+// slot, proven, stands in for it, up to the publication (the table is the same; until 3 it is the identity that
+// opens the volume, and from 3 on Recover needs it no more). What an interrupted rotation of old has left is
+// taken back then, unless it opens.
 func RotateAbove(ctx context.Context, c Container, k *Keyring, role string, floor uint64) (*Rotated, error) {
 	r, err := rotate(ctx, c, k, role, floor)
 	if err != nil {
@@ -90,24 +99,42 @@ func rotate(ctx context.Context, c Container, k *Keyring, role string, floor uin
 	if role == RoleRecovery && len(k.Recipients) == 0 {
 		return nil, ErrNoRecovery
 	}
-	found, err := recoverWith(ctx, c, k, nil)
+	stay, err := k.rescue(ctx, c, role)
+	if err != nil {
+		return nil, err
+	}
+	if stay != nil {
+		defer stay.Key.Wipe()
+	}
+	found, err := recoverWith(ctx, c, k, nil, stay)
 	if err != nil {
 		return nil, err
 	}
 	if found.Finished != nil && found.Finished.Role == role && found.Finished.NewGeneration > floor {
 		return found.Finished, nil
 	}
-	p, err := plan(ctx, c, k, role, floor)
+	p, err := plan(ctx, c, k, role, floor, stay)
 	if err != nil {
 		return nil, err
 	}
 	defer p.wipe()
 	p.receipt.Left = found.Left
+	return p.do(ctx, c, k)
+}
+
+// do carries a plan out.
+func (p *rotation) do(ctx context.Context, c Container, k *Keyring) (*Rotated, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if err := p.run(c, k); err != nil {
 		return p.clearUp(ctx, c, k, err)
+	}
+	if p.stay != nil {
+		// What else an interrupted rotation has left can be put in order now that the node opens a slot.
+		if _, err := recoverWith(ctx, c, k, nil, nil); err != nil {
+			return nil, err
+		}
 	}
 	p.receipt.Ended = k.now()
 	return &p.receipt, nil
@@ -116,6 +143,7 @@ func rotate(ctx context.Context, c Container, k *Keyring, role string, floor uin
 // A rotation is one of which nothing is written yet.
 type rotation struct {
 	auth    luks.Auth
+	stay    *luks.Auth // auth, if it is the recovery slot; see rescue
 	new     *enrolment
 	pending []byte
 	old     []retiree
@@ -129,6 +157,7 @@ type retiree struct {
 	salt       []byte
 	token      int
 	generation uint64
+	recipients []string
 }
 
 func (p *rotation) wipe() {
@@ -139,7 +168,7 @@ func (p *rotation) wipe() {
 }
 
 // plan makes everything that a rotation writes.
-func plan(ctx context.Context, c Container, k *Keyring, role string, floor uint64) (_ *rotation, err error) {
+func plan(ctx context.Context, c Container, k *Keyring, role string, floor uint64, stay *luks.Auth) (_ *rotation, err error) {
 	started := k.now()
 	h, err := c.Header()
 	if err != nil {
@@ -149,8 +178,6 @@ func plan(ctx context.Context, c Container, k *Keyring, role string, floor uint6
 	switch {
 	case err != nil:
 		return nil, err
-	case len(slots.agent) == 0:
-		return nil, ErrNoAgentSlot
 	case slots.Volume == nil:
 		return nil, ErrNotReady
 	}
@@ -167,26 +194,17 @@ func plan(ctx context.Context, c Container, k *Keyring, role string, floor uint6
 		return nil, err
 	}
 	generation := max(slots.Generation(), floor) + 1
-	agent := slots.agent[0]
-	w, err := k.KEK.Unwrap(ctx, kek.Binding{VolumeUUID: agent.UUID, Role: RoleAgent}, agent.KEK, agent.Wrap)
+	p, w, err := k.opening(ctx, c, h, &slots, stay)
 	if err != nil {
 		return nil, err
 	}
 	defer w.Wipe()
-	key, err := unseal(w, agent.Sealed, agent.UUID, RoleAgent, agent.Generation)
-	if err != nil {
-		return nil, err
-	}
-	p := &rotation{auth: luks.Auth{Slot: agent.Slot, Key: key}, old: old, before: h}
 	defer func() {
 		if err != nil {
 			p.wipe()
 		}
 	}()
-	// It also mends a damaged copy of the header, which the second prover does not read.
-	if err := c.TestSlot(agent.Slot, key); err != nil {
-		return nil, &ProofError{Slot: agent.Slot, By: provers[0], Err: err}
-	}
+	p.old = old
 	if role == RoleAgent {
 		p.new, err = k.newAgent(ctx, h.UUID, number, generation, formerOf(slots.agent)...)
 	} else {
@@ -203,22 +221,53 @@ func plan(ctx context.Context, c Container, k *Keyring, role string, floor uint6
 	return p, p.journal(h, w, role, generation, started)
 }
 
+// opening is a rotation that has the key of a slot which opens, tested, and nothing else yet; the caller wipes it. W is that of the agent slot, or nil if
+// it is the recovery slot; the caller wipes it, too.
+func (k *Keyring) opening(ctx context.Context, c Container, h *header.Header, slots *Slots, stay *luks.Auth) (p *rotation, w *secret.Key, err error) {
+	p = &rotation{before: h}
+	if stay != nil {
+		key, err := stay.Key.Clone()
+		if err != nil {
+			return nil, nil, err
+		}
+		p.auth = luks.Auth{Slot: stay.Slot, Key: key}
+		p.stay = &p.auth
+		return p, nil, nil // it was proven
+	}
+	if len(slots.agent) == 0 {
+		return nil, nil, ErrNoAgentSlot
+	}
+	agent := slots.agent[0]
+	w, err = k.KEK.Unwrap(ctx, kek.Binding{VolumeUUID: agent.UUID, Role: RoleAgent}, agent.KEK, agent.Wrap)
+	if err != nil {
+		return nil, nil, err
+	}
+	p.auth.Slot = agent.Slot
+	p.auth.Key, err = unseal(w, agent.Sealed, agent.UUID, RoleAgent, agent.Generation)
+	if err == nil {
+		// It also mends a damaged copy of the header, which the second prover does not read.
+		if err = c.TestSlot(agent.Slot, p.auth.Key); err != nil {
+			err = &ProofError{Slot: agent.Slot, By: provers[0], Err: err}
+		}
+	}
+	if err != nil {
+		p.wipe()
+		w.Wipe()
+		return nil, nil, err
+	}
+	return p, w, nil
+}
+
 // journal makes the pending token and the receipt.
 func (p *rotation) journal(h *header.Header, w *secret.Key, role string, generation uint64, started time.Time) error {
 	token, err := decode(p.new.token)
 	if err != nil {
 		return err
 	}
-	t := PendingToken{UUID: h.UUID, Operation: rand.Text()}
-	for _, number := range slices.Sorted(maps.Keys(h.Keyslots)) {
-		t.Salts = append(t.Salts, h.Keyslots[number].KDF.Salt)
-	}
-	p.receipt = Rotated{
-		Operation: t.Operation, UUID: h.UUID, Role: role, OldSlot: -1, NewSlot: p.new.slot, NewGeneration: generation,
-		ProvedBy: provers, Started: started,
-	}
+	t := p.begin(h, role, started)
+	p.receipt.NewGeneration = generation
 	for _, r := range p.old {
-		p.receipt.OldSlot, p.receipt.OldGeneration = r.slot, r.generation
+		p.receipt.OldSlot, p.receipt.OldGeneration, p.receipt.OldRecipients = r.slot, r.generation, r.recipients
 	}
 	switch token := token.(type) {
 	case AgentToken:
@@ -231,6 +280,18 @@ func (p *rotation) journal(h *header.Header, w *secret.Key, role string, generat
 	}
 	p.pending, err = t.Encode()
 	return err
+}
+
+// begin makes what every journal and receipt have.
+func (p *rotation) begin(h *header.Header, role string, started time.Time) PendingToken {
+	t := PendingToken{UUID: h.UUID, Operation: rand.Text()}
+	for _, number := range slices.Sorted(maps.Keys(h.Keyslots)) {
+		t.Salts = append(t.Salts, h.Keyslots[number].KDF.Salt)
+	}
+	p.receipt = Rotated{
+		Operation: t.Operation, UUID: h.UUID, Role: role, OldSlot: -1, NewSlot: p.new.slot, ProvedBy: provers, Started: started, Rescued: p.stay != nil,
+	}
+	return t
 }
 
 // run does the writes.
@@ -294,7 +355,7 @@ func (p *rotation) clearUp(ctx context.Context, c Container, k *Keyring, cause e
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearUpTime)
 	defer cancel()
-	found, err := recoverWith(ctx, c, k, p.new.key)
+	found, err := recoverWith(ctx, c, k, p.new.key, p.stay)
 	if err != nil {
 		return nil, fmt.Errorf("%w; put the header in order: %w", cause, err)
 	}
@@ -312,17 +373,17 @@ const clearUpTime = 20 * time.Second
 // retirees are the slots of a role with their tokens, the newest first.
 func (s *Slots) retirees(h *header.Header, role string) []retiree {
 	var all []retiree
-	add := func(kind string, slot int, generation uint64) {
-		all = append(all, retiree{slot, h.Keyslots[slot].KDF.Salt, s.tokens[tokenKey(kind, slot)], generation})
+	add := func(kind string, slot int, generation uint64, recipients []string) {
+		all = append(all, retiree{slot, h.Keyslots[slot].KDF.Salt, s.tokens[tokenKey(kind, slot)], generation, recipients})
 	}
 	if role == RoleAgent {
 		for _, t := range s.agent {
-			add(TypeAgent, t.Slot, t.Generation)
+			add(TypeAgent, t.Slot, t.Generation, nil)
 		}
 		return all
 	}
 	for _, t := range s.recovery {
-		add(TypeRecovery, t.Slot, t.Generation)
+		add(TypeRecovery, t.Slot, t.Generation, t.Recipients)
 	}
 	return all
 }

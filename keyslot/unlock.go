@@ -17,28 +17,38 @@ import (
 // checks it anyway; that it is the key of this volume, role and generation is certain.
 //
 // Errors are those of kek.Set.Unwrap, ErrWrongKey, or ErrNoAgentSlot joined with what State says. While
-// a rotation is under way there may be two agent slots: the newer one is tried first.
+// a rotation is under way there may be two agent slots: the newer one is tried first. With identities in
+// the keyring it is the recovery slot if none of them opens; errors are those of UnlockRecovery then, too.
 func Unlock(ctx context.Context, c Container, k *Keyring) (slot int, key *secret.Key, err error) {
 	h, err := c.Header()
 	if err != nil {
 		return 0, nil, fmt.Errorf("unlock: %w", err)
 	}
 	slots, stateErr := State(h)
-	if len(slots.agent) == 0 {
-		return 0, nil, fmt.Errorf("unlock: %w", join(ErrNoAgentSlot, stateErr))
-	}
 	var errs []error
+	if len(slots.agent) == 0 {
+		errs = append(errs, fmt.Errorf("unlock: %w", join(ErrNoAgentSlot, stateErr)))
+	}
 	for _, token := range slots.agent {
+		if k.KEK == nil {
+			break
+		}
 		key, err := unlock(ctx, k, token)
 		if err == nil {
 			return token.Slot, key, nil
 		}
 		errs = append(errs, fmt.Errorf("unlock the agent slot %d: %w", token.Slot, err))
 		if ctx.Err() != nil {
-			break
+			return 0, nil, errors.Join(errs...)
 		}
 	}
-	return 0, nil, errors.Join(errs...)
+	if len(k.Identities) == 0 && k.KEK != nil {
+		return 0, nil, errors.Join(errs...)
+	}
+	if slot, key, err = UnlockRecovery(c, k.Identities); err == nil {
+		return slot, key, nil
+	}
+	return 0, nil, errors.Join(append(errs, err)...)
 }
 
 func unlock(ctx context.Context, k *Keyring, token AgentToken) (*secret.Key, error) {
