@@ -85,7 +85,7 @@ func Revoke(ctx context.Context, c Container, k *Keyring, id string) (*Rotated, 
 	if k.KEK.Active.Ref().ID == id {
 		return nil, ErrStillActive
 	}
-	found, err := recoverWith(ctx, c, k, nil)
+	found, err := recoverWith(ctx, c, k, nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("revoke a key: %w", err)
 	}

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/voluks/voluks/internal/crashpoint"
 	"github.com/voluks/voluks/internal/recovery/typable"
 	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/luks/header"
@@ -158,7 +157,7 @@ func removeTyped(ctx context.Context, c Container, k *Keyring, slot int) error {
 			return err
 		}
 	}
-	w, err := write(c)
+	w, err := write(c, k)
 	if err != nil {
 		return err
 	}
@@ -175,7 +174,7 @@ func removeTyped(ctx context.Context, c Container, k *Keyring, slot int) error {
 			if err := w.kill(slot, h.Keyslots[slot].KDF.Salt, id); err != nil {
 				return err
 			}
-			crashpoint.Hit("typed.destroyed")
+			w.hit("typed.destroyed")
 			killed = true
 		default:
 			continue

@@ -137,7 +137,7 @@ func (e *env) init(ctx context.Context, o initOptions, ask bool) (err error) {
 		}
 	}()
 
-	cfg.Recovery = config.Recovery{None: o.none, Recipients: o.recipients, Confirmed: !o.none}
+	cfg.Recovery.None, cfg.Recovery.Recipients, cfg.Recovery.Confirmed = o.none, o.recipients, !o.none
 	if _, err := recovery.ParseRecipients(o.recipients); err != nil {
 		return &usageError{command: "voluks init", text: "--recovery-recipient: " + err.Error()}
 	}

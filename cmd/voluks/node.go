@@ -14,6 +14,7 @@ import (
 
 	"github.com/voluks/voluks/internal/atomicfile"
 	"github.com/voluks/voluks/internal/config"
+	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/keyslot"
@@ -42,7 +43,20 @@ func (e *env) loadConfig() (config.Config, error) {
 // manager opens the volumes of this node. It needs no configuration: a node whose configuration is broken can still list and close its volumes, and
 // what needs keys reads the configuration then.
 func (e *env) manager(log *slog.Logger, d volume.Defaults) *volume.Manager {
+	return e.managerWith(log, d, nil)
+}
+
+// managerWith is manager for one who lends recovery identities.
+func (e *env) managerWith(log *slog.Logger, d volume.Defaults, identities []recovery.Identity) *volume.Manager {
 	return volume.New(volume.Options{
+		Identities: identities,
+		DrillEvery: func() time.Duration {
+			cfg, err := e.loadConfig()
+			if err != nil {
+				return 0 // doctor says so
+			}
+			return cfg.Recovery.Drill
+		},
 		Paths:    e.paths(),
 		Defaults: d,
 		Storage:  volume.NewStorage(volume.StorageOptions{Log: log}),
@@ -94,7 +108,7 @@ func defaults(cfg config.Config) volume.Defaults {
 }
 
 // operator is what a command that changes volumes works with: this process does the work itself, and so must not leave a core dump of the keys.
-func (e *env) operator(ctx context.Context, d volume.Defaults) (context.Context, context.CancelFunc, *volume.Manager, error) {
+func (e *env) operator(ctx context.Context, d volume.Defaults, identities ...recovery.Identity) (context.Context, context.CancelFunc, *volume.Manager, error) {
 	if err := sys.Harden(); err != nil {
 		return nil, nil, nil, err
 	}
@@ -103,5 +117,5 @@ func (e *env) operator(ctx context.Context, d volume.Defaults) (context.Context,
 		return nil, nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
-	return ctx, cancel, e.manager(e.quiet(), d), nil
+	return ctx, cancel, e.managerWith(e.quiet(), d, identities), nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/internal/worker"
 )
@@ -22,13 +23,13 @@ func workerCommand(e *env) *cli.Command {
 				return err
 			}
 			log := e.workerLogger()
-			return worker.Main(c.Context, func(context.Context) (*volume.Manager, error) {
+			return worker.Main(c.Context, func(_ context.Context, identities []recovery.Identity) (*volume.Manager, error) {
 				cfg, err := e.loadConfig()
 				if err != nil {
 					// What needs no configuration, such as unmounting, is still done; the rest finds the same error when it asks for keys.
-					return e.manager(log, volume.Defaults{}), nil
+					return e.managerWith(log, volume.Defaults{}, identities), nil
 				}
-				return e.manager(log, defaults(cfg)), nil
+				return e.managerWith(log, defaults(cfg), identities), nil
 			})
 		},
 	}

@@ -44,6 +44,8 @@ type Recovery struct {
 	// Confirmed says that somebody has stated that the identity is kept. Until then no volume is
 	// created.
 	Confirmed bool
+	// Drill is how often the identity shall be tried ("voluks recovery verify"); the status says when that is overdue. 0 is never. It says nothing with None.
+	Drill time.Duration
 }
 
 // Volumes are the defaults and limits of new volumes.
@@ -97,8 +99,10 @@ func Default(p Paths) Config {
 	return Config{
 		KEK:     KEK{Provider: "file", File: &File{Path: p.MasterKey()}},
 		Volumes: Volumes{DefaultSize: 10 << 30, DefaultFS: "ext4", Workqueue: "auto"},
-		Docker:  Docker{Socket: p.DockerSocket()},
-		Remove:  Remove{Keep: 24 * time.Hour},
+		// Twice a year: often enough to notice in time that an owner of a share has left.
+		Recovery: Recovery{Drill: 180 * day},
+		Docker:   Docker{Socket: p.DockerSocket()},
+		Remove:   Remove{Keep: 24 * time.Hour},
 	}
 }
 

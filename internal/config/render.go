@@ -29,6 +29,8 @@ func Write(p Paths, cfg Config) error {
 	return nil
 }
 
+const noRecovery = "# Volumes have no recovery slot: whoever loses the key below loses them."
+
 // Render writes the configuration as a commented file that Parse reads back to the same Config.
 func (c Config) Render() []byte {
 	var out bytes.Buffer
@@ -37,7 +39,7 @@ func (c Config) Render() []byte {
 	line("# Configuration of voluks. Unknown keys are errors. Sizes: 512M, 10G. Durations: 24h, 90d.")
 	line("")
 	if c.Recovery.None {
-		line("# Volumes have no recovery slot: whoever loses the key below loses them.")
+		line(noRecovery)
 		line(`recovery = "none"`)
 		line("")
 	}
@@ -153,6 +155,7 @@ func (r Recovery) render(line func(string, ...any)) {
 		line("# [recovery]")
 		line(`# recipients = ["age1..."]`)
 		line("# confirmed = true")
+		line("# drill = %s", quote(DurationText(r.Drill)))
 		line("")
 	default:
 		line("# Who can open every volume when this node or its key is gone: age recipients (public keys).")
@@ -164,6 +167,9 @@ func (r Recovery) render(line func(string, ...any)) {
 		}
 		line("]")
 		line("confirmed = %t", r.Confirmed)
+		line("# How often the identity shall be tried with \"voluks recovery verify\"; \"0\" is never. The status says")
+		line("# when that is overdue.")
+		line("drill = %s", quote(DurationText(r.Drill)))
 		line("")
 	}
 }

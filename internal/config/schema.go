@@ -56,6 +56,7 @@ type kekTable struct {
 type recoveryTable struct {
 	Recipients []string `toml:"recipients"`
 	Confirmed  bool     `toml:"confirmed"`
+	Drill      string   `toml:"drill"`
 }
 
 // kind is what a key holds, in the words of an error message.

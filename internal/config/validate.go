@@ -26,6 +26,7 @@ func defaults(p Paths) document {
 	doc.Volumes.Workqueue = cfg.Volumes.Workqueue
 	doc.Docker.Socket = cfg.Docker.Socket
 	doc.Remove.Keep = DurationText(cfg.Remove.Keep)
+	doc.Recovery.Drill = DurationText(cfg.Recovery.Drill)
 	return doc
 }
 
@@ -133,6 +134,13 @@ func (doc *document) recovery(found keysFound, bad func(string, string, ...any))
 		return Recovery{None: true}
 	}
 	r := Recovery{Recipients: doc.Recovery.Recipients, Confirmed: doc.Recovery.Confirmed}
+	var err error
+	switch r.Drill, err = ParseDuration(doc.Recovery.Drill); {
+	case err != nil:
+		bad("recovery.drill", "%v", err)
+	case r.Drill > 0 && r.Drill < day:
+		bad("recovery.drill", "is less than a day; \"0\" is never")
+	}
 	if !found.has("recovery") {
 		return r
 	}

@@ -62,7 +62,7 @@ func classify(err error) Code {
 		return CodeDamaged
 	case as[*luks.TableError](err):
 		return CodePlaintext
-	case is(keyslot.ErrNoRecovery, recovery.ErrNoRecipient):
+	case is(keyslot.ErrNoRecovery, recovery.ErrNoRecipient), is(keyslot.ErrNoRecoverySlot) && !is(keyslot.ErrNoAgentSlot):
 		return CodeNoRecovery
 	case is(keyslot.ErrUnknownVersion, keyslot.ErrToken, keyslot.ErrNotOurs), as[*keyslot.ForeignTokenError](err):
 		return CodeDamaged
@@ -70,7 +70,8 @@ func classify(err error) Code {
 		return CodeLocked
 	case as[*kek.ConfigError](err):
 		return CodeConfig
-	case is(kek.ErrNotMine, kek.ErrWrongKey, luks.ErrWrongKey, luks.ErrNoSlot, keyslot.ErrWrongKey, keyslot.ErrNoAgentSlot):
+	case is(kek.ErrNotMine, kek.ErrWrongKey, luks.ErrWrongKey, luks.ErrNoSlot, keyslot.ErrWrongKey, keyslot.ErrNoAgentSlot,
+		recovery.ErrWrongIdentity, recovery.ErrSealed):
 		return CodeLocked
 	case is(sys.ErrNoDeviceMapper, sys.ErrNoLoop, luks.ErrNoDeviceMapper):
 		return CodeNoDM

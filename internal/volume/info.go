@@ -40,6 +40,10 @@ type Info struct {
 	Created    time.Time         `json:"created"`
 	Options    map[string]string `json:"options"` // all of them, defaults included, as ParseOptions would take them
 	Warnings   []string          `json:"warnings,omitempty"`
+	Drill      *Drill            `json:"drill,omitempty"` // when the recovery identity last opened it, for a trial
+	// PastRecipients are fingerprints of recovery identities that its recovery slot was once sealed to: each still opens the volume with a copy of the
+	// header from then.
+	PastRecipients []string `json:"past_recipients,omitempty"`
 }
 
 // SlotInfo is what a token says about one key slot.
@@ -49,6 +53,7 @@ type SlotInfo struct {
 	Generation uint64    `json:"generation"`
 	KEK        string    `json:"kek,omitempty"` // provider and public id of the key that wraps it
 	Created    time.Time `json:"created"`
+	Recipients []string  `json:"recipients,omitempty"` // of the recovery slot: fingerprints of those whom it is sealed to
 }
 
 // Finished reports whether the volume's creation has ended. Docker must be told "no such volume" of any other, or it would never send the

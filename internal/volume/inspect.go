@@ -29,6 +29,7 @@ func (m *Manager) List(ctx context.Context) (infos []Info, err error) {
 	if err != nil {
 		return nil, err
 	}
+	v.drillEvery = m.drillEvery()
 	infos = make([]Info, 0, len(names))
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
@@ -52,6 +53,7 @@ func (m *Manager) Inspect(ctx context.Context, name string) (info Info, err erro
 	if err != nil {
 		return Info{}, err
 	}
+	v.drillEvery = m.drillEvery()
 	if info = m.describe(v, name, nil); info.Name == "" {
 		_, err := m.find(name)
 		if err == nil {
@@ -104,6 +106,10 @@ func (m *Manager) describe(v *view, name string, mine *lock) Info {
 	}
 	info.Slots = append(info.Slots, r.Slots...)
 	info.KeySince = oldest(r.Slots)
+	info.Drill, info.PastRecipients = r.Drill, r.Past
+	if w := info.drillDue(v.drillEvery, m.now()); w != "" {
+		info.Warnings = append(info.Warnings, w)
+	}
 	info.State = r.State
 	if note := m.locked(r); info.State == StateReady && note.Reason != "" {
 		info.State, info.Reason = StateLocked, note.Reason

@@ -22,8 +22,10 @@ type KeyUse struct {
 	Keys    []kek.Ref `json:"keys"`              // in the version that has wrapped
 	History []kek.Ref `json:"history"`
 	Former  []kek.Ref `json:"former,omitempty"` // by which earlier slot keys were wrapped
-	Err     error     `json:"-"`                // why it is not known
-	Error   string    `json:"error,omitempty"`
+	// Recipients are fingerprints of those whose identity opens a recovery slot of it.
+	Recipients []string `json:"recipients"`
+	Err        error    `json:"-"` // why it is not known
+	Error      string   `json:"error,omitempty"`
 }
 
 // KeyUses reads the headers of all volumes, removed ones included. It asks no provider, takes no lock and changes nothing. A volume that cannot be
@@ -110,6 +112,7 @@ func (m *Manager) keyUse(ctx context.Context, b Backing, r *record, use *KeyUse)
 	for _, slot := range s.Slots {
 		use.History = append(use.History, slot.History...)
 		use.Former = append(use.Former, slot.Former...)
+		use.Recipients = append(use.Recipients, slot.Recipients...)
 	}
 	return err
 }

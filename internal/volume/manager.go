@@ -12,6 +12,7 @@ import (
 
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/crashpoint"
+	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/keyslot"
 )
 
@@ -22,9 +23,14 @@ type Options struct {
 	Storage  Storage
 	// Keyring gives the keys of the node. It is asked only by operations that need them, each time anew.
 	Keyring func(context.Context) (*keyslot.Keyring, error)
-	Backups Backups          // of headers; nil: none are kept
-	Now     func() time.Time // nil: time.Now
-	Log     *slog.Logger     // nil: discarded
+	// Identities are recovery identities that somebody lends to this process. Mount opens volumes with them alone; what changes keys uses them where the
+	// node's own keys do not open the volume.
+	Identities []recovery.Identity
+	Backups    Backups // of headers; nil: none are kept
+	// DrillEvery is how often the recovery identity shall be tried, as the configuration has it now; nil or 0: it is nobody's business.
+	DrillEvery func() time.Duration
+	Now        func() time.Time // nil: time.Now
+	Log        *slog.Logger     // nil: discarded
 	// Patience is how long a close is repeated while the kernel says busy: the end of a container's mount namespace comes a moment after the end of
 	// the container. 0: 2 s.
 	Patience time.Duration
@@ -88,6 +94,14 @@ func (m *Manager) directories() error {
 	return nil
 }
 
+// opener is what volumes are opened with: the recovery identity alone, if somebody lends it, and else the node's keys.
+func (m *Manager) opener(ctx context.Context) (*keyslot.Keyring, error) {
+	if len(m.o.Identities) > 0 {
+		return &keyslot.Keyring{Identities: m.o.Identities}, nil
+	}
+	return m.keyring(ctx)
+}
+
 // keyring asks for the node's keys.
 func (m *Manager) keyring(ctx context.Context) (*keyslot.Keyring, error) {
 	if m.o.Keyring == nil {
@@ -98,6 +112,6 @@ func (m *Manager) keyring(ctx context.Context) (*keyslot.Keyring, error) {
 		return nil, err
 	}
 	own := *k
-	own.Crash = m.o.Crash
+	own.Crash, own.Identities = m.o.Crash, m.o.Identities
 	return &own, nil
 }

@@ -115,7 +115,7 @@ func (m *Manager) mounted(ctx context.Context, l *lock, r *record, u *undo) (*pr
 // unlock attaches the backing, checks its header and opens the mapping. A complete volume's header has a volume token: without one it is another, older
 // header, and opening it would be guesswork.
 func (m *Manager) unlock(ctx context.Context, r *record, u *undo) error {
-	k, err := m.keyring(ctx)
+	k, err := m.opener(ctx)
 	if err != nil {
 		return err
 	}
@@ -221,7 +221,7 @@ func (m *Manager) remember(r *record, slots []SlotInfo, opened error) {
 	if reflect.DeepEqual(slots, r.Slots) {
 		return
 	}
-	r.Slots = slots
+	r.observe(slots)
 	m.refresh(r)
 }
 

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/voluks/voluks/internal/backing"
 	"github.com/voluks/voluks/internal/filesystem"
@@ -31,6 +32,8 @@ type view struct {
 	mappings []sys.DMDevice
 	// mountsDir is where volumes are mounted, as the kernel's tables have it: without symbolic links on the way. Empty if it does not exist.
 	mountsDir string
+
+	drillEvery time.Duration // as the configuration has it; 0: not asked for
 
 	spaces *spacesView // made when first asked for
 }

@@ -45,6 +45,8 @@ type record struct {
 	Removed    *time.Time `json:"removed,omitempty"` // counts in a tombstone only
 	Erasing    *time.Time `json:"erasing,omitempty"` // since when a tombstone is being erased: nothing brings it back
 	Erased     *Erasure   `json:"erased,omitempty"`  // what became of its header, once it is gone
+	Drill      *Drill     `json:"drill,omitempty"`   // when the recovery identity was last tried
+	Past       []string   `json:"past_recipients,omitempty"`
 
 	// NoQueues: dm-crypt works in the context of whoever asks, and not in queues of its own, which only help where a disk is slower than they are.
 	NoQueues bool         `json:"no_queues,omitempty"`

@@ -25,11 +25,13 @@ import (
 // KeyReceipt says what an operation on the keys of one volume did. It is kept under the state directory, and holds no secret.
 type KeyReceipt struct {
 	V         int                  `json:"v"`
-	Action    string               `json:"action"` // "rotate", "rewrap", "revoke"
+	Action    string               `json:"action"` // see ActionRotate and so on
 	Volume    string               `json:"volume"`
 	UUID      string               `json:"uuid"`
 	Rotated   []keyslot.Rotated    `json:"rotated,omitempty"`
 	Rewrapped *keyslot.Rewrapped   `json:"rewrapped,omitempty"`
+	Removed   []int                `json:"removed,omitempty"` // slots that are gone without a successor
+	Verified  *Verified            `json:"verified,omitempty"`
 	Backups   *headerbackup.Report `json:"backups,omitempty"`  // what became of the older header backups
 	Warnings  []string             `json:"warnings,omitempty"` // what is left to be done
 	Ended     time.Time            `json:"ended"`
@@ -37,7 +39,7 @@ type KeyReceipt struct {
 
 // Changed tells whether the header was changed.
 func (r *KeyReceipt) Changed() bool {
-	return len(r.Rotated) > 0 || r.Rewrapped != nil && r.Rewrapped.Changed
+	return len(r.Rotated) > 0 || len(r.Removed) > 0 || r.Rewrapped != nil && r.Rewrapped.Changed
 }
 
 // The actions of receipts.
@@ -45,6 +47,10 @@ const (
 	ActionRotate = "rotate"
 	ActionRewrap = "rewrap"
 	ActionRevoke = "revoke"
+	ActionRekey  = "rekey"      // the recovery slot is sealed to other recipients
+	ActionAdd    = "add-key"    // a recovery key that is typed
+	ActionRemove = "remove-key" // the same
+	ActionVerify = "verify"     // the recovery slot is tried; nothing is changed
 )
 
 // Rotate gives the slots of these roles new keys in new slots, and destroys the old ones. The volume may be mounted, and stays so; one that was
@@ -115,9 +121,11 @@ func (m *Manager) changeKeys(ctx context.Context, name, action string, change fu
 	if err != nil {
 		return receipt, fmt.Errorf("read its LUKS header: %w", err)
 	}
-	if _, err := m.checkHeader(h, r); err != nil {
+	slots, err := m.checkHeader(h, r)
+	if err != nil {
 		return receipt, err
 	}
+	r.observe(slotInfos(slots)) // to know afterwards what has changed
 	k, err := m.keyring(ctx)
 	if err != nil {
 		return receipt, err
@@ -183,6 +191,6 @@ func (m *Manager) catchUp(r *record, c Container) error {
 	if err != nil && slots.Volume == nil || slots.Generation() < r.generation() {
 		return err
 	}
-	r.Slots = slotInfos(slots)
+	r.observe(slotInfos(slots))
 	return m.save(r)
 }

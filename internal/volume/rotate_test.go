@@ -15,6 +15,8 @@ import (
 	"github.com/voluks/voluks/internal/headerbackup"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/kektest"
+	"github.com/voluks/voluks/internal/recovery"
+	"github.com/voluks/voluks/internal/recovery/typable"
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/internal/volume/volumetest"
 	"github.com/voluks/voluks/keyslot"
@@ -89,7 +91,21 @@ func TestRotate(t *testing.T) {
 // A process killed after any of its writes, with and without the machine: the volume mounts, and the next run ends clean. F29 F31 F32
 func TestKillWhileKeysChange(t *testing.T) {
 	next := kektest.NewMemory("next")
+	typed, err := typable.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer typed.Wipe()
+	to := volumetest.Recipient(t)
 	for name, do := range map[string]func(context.Context, *volume.Manager) error{
+		"rekey": func(ctx context.Context, m *volume.Manager) error { _, err := m.Rekey(ctx, "db"); return err },
+		"recovery key": func(ctx context.Context, m *volume.Manager) error {
+			r, err := m.AddRecoveryKey(ctx, "db", typed)
+			if err == nil {
+				_, err = m.RemoveRecoveryKey(ctx, "db", r.Rotated[0].NewSlot)
+			}
+			return err
+		},
 		"rotate": func(ctx context.Context, m *volume.Manager) error {
 			_, err := m.Rotate(ctx, "db", keyslot.RoleAgent)
 			return err
@@ -108,6 +124,10 @@ func TestKillWhileKeysChange(t *testing.T) {
 				path := mount(t, n, "db", docker("a"))
 				n.Put(path, "canary", canary)
 				n.Keyring.KEK = &kek.Set{Active: next.New(), Previous: []kek.Provider{n.Provider.New()}}
+				was := recovery.Fingerprints(n.Keyring.Recipients)
+				if name == "rekey" {
+					n.Keyring.Recipients = []recovery.Recipient{to}
+				}
 				p := n.Process()
 				p.KillAt(k)
 				err := do(t.Context(), n.ManagerOf(p))
@@ -135,8 +155,16 @@ func TestKillWhileKeysChange(t *testing.T) {
 				if err := do(t.Context(), n.Manager()); err != nil {
 					t.Errorf("%s, %d: again: %v", name, k, err)
 				}
+				if _, _, slots := generations(t, n, "db"); name == "recovery key" && slots == 3 { // killed between the two; it says which one it is
+					if _, err := n.Manager().RemoveRecoveryKey(t.Context(), "db", -1); err != nil {
+						t.Error(err)
+					}
+				}
 				if _, _, slots := generations(t, n, "db"); slots != 2 {
 					t.Errorf("%s, %d: %d slots", name, k, slots)
+				}
+				if info, err := n.Manager().Inspect(t.Context(), "db"); name == "rekey" && (err != nil || !slices.Equal(info.PastRecipients, was)) {
+					t.Errorf("%s, %d: past recipients %v, want %v", name, k, info.PastRecipients, was)
 				}
 				if t.Failed() {
 					t.Fatalf("%s killed after write %d:\n%s", name, k, strings.Join(n.Log(), "\n"))

@@ -89,7 +89,7 @@ func (m *Manager) settleRecord(ctx context.Context, r *record) error {
 	if slots.Volume == nil {
 		return err
 	}
-	r.Slots = slotInfos(slots)
+	r.observe(slotInfos(slots))
 	m.log.Info("an interrupted creation turns out to be complete", "volume", r.Name)
 	r.State = StateReady
 	return m.save(r)

@@ -13,6 +13,7 @@ func slotInfos(s keyslot.Slots) []SlotInfo {
 		info := SlotInfo{Role: slot.Kind, Number: slot.Number}
 		if slot.Managed {
 			info.Role, info.Generation, info.Created = slot.Role, slot.Generation, slot.Created.UTC()
+			info.Recipients = slot.Recipients
 		}
 		if slot.KEK.Provider != "" {
 			info.KEK = slot.KEK.Provider + ":" + slot.KEK.ID

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/internal/volume"
 )
 
@@ -34,6 +35,9 @@ type Options struct {
 	Spares  int             // workers started ahead of need
 	Grace   time.Duration   // between SIGTERM and SIGKILL, for the worker to undo what it did; 0: 10 s
 	Log     *slog.Logger    // gets the workers' standard error, line by line; nil: discarded
+	// Identity is the text of a recovery identity that each worker gets with its request, or nil. It is borrowed as long as the Client is used, and goes
+	// with Spares 0 alone.
+	Identity *secret.Key
 }
 
 // Client has the methods of volume.Manager and does what changes volumes in workers. It is what the agent uses. Its methods may be called
@@ -259,7 +263,7 @@ func (c *Client) call(ctx context.Context, r request) (answer, error) {
 		defer cancel()
 		deadline, _ = ctx.Deadline()
 	}
-	r.Deadline = deadline
+	r.Deadline, r.Identity = deadline, c.o.Identity != nil
 	fail := func(code volume.Code, err error) (answer, error) {
 		return answer{}, &volume.Error{Code: code, Op: r.Op, Volume: r.Name, Err: err}
 	}

@@ -23,6 +23,16 @@ func (c *Client) Revoke(ctx context.Context, name, keyID string) (volume.KeyRece
 	return c.keys(ctx, request{Op: opRevoke, Name: name, KeyID: keyID})
 }
 
+// Rekey is volume.Manager.Rekey in a worker.
+func (c *Client) Rekey(ctx context.Context, name string) (volume.KeyReceipt, error) {
+	return c.keys(ctx, request{Op: opRekey, Name: name})
+}
+
+// VerifyRecovery is volume.Manager.VerifyRecovery in a worker.
+func (c *Client) VerifyRecovery(ctx context.Context, name string) (volume.KeyReceipt, error) {
+	return c.keys(ctx, request{Op: opVerify, Name: name})
+}
+
 func (c *Client) keys(ctx context.Context, r request) (volume.KeyReceipt, error) {
 	a, err := c.call(ctx, r)
 	if a.Receipt == nil {
@@ -40,6 +50,10 @@ func changeKeys(ctx context.Context, m *volume.Manager, r request) (*volume.KeyR
 		receipt, err = m.Rotate(ctx, r.Name, r.Roles...)
 	case opRewrap:
 		receipt, err = m.Rewrap(ctx, r.Name)
+	case opRekey:
+		receipt, err = m.Rekey(ctx, r.Name)
+	case opVerify:
+		receipt, err = m.VerifyRecovery(ctx, r.Name)
 	default:
 		receipt, err = m.Revoke(ctx, r.Name, r.KeyID)
 	}

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/voluks/voluks/internal/sys"
 )
 
 const (
@@ -77,6 +79,14 @@ func start(o Options, ended func()) (*process, error) {
 	cmd.Env = environment()
 	cmd.Stderr = logW
 	cmd.ExtraFiles = []*os.File{inR, outW} // 3 and 4
+	if o.Identity != nil {
+		f, err := sys.Memfd("voluks-identity", o.Identity.Bytes())
+		if err != nil {
+			return fail(err)
+		}
+		defer f.Close()
+		cmd.ExtraFiles = append(cmd.ExtraFiles, f) // 5
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return fail(err)

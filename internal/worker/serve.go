@@ -10,23 +10,27 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
+	"github.com/voluks/voluks/internal/recovery"
+	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/internal/volume"
 )
 
 // Descriptors that a worker is started with.
 const (
-	requestFD = 3
-	answerFD  = 4
+	requestFD  = 3
+	answerFD   = 4
+	identityFD = 5 // a memfd with a recovery identity, if the request says so
 )
 
 // Main is the worker: it reads one request from descriptor 3, does it with the Manager that open makes, writes one answer to descriptor 4 and
-// returns. open is called after the request has come, so a spare works with the configuration of that moment. Main returns nil without having done
+// returns. open gets the recovery identities that the request comes with, mostly none, and is called after the request has come, so a spare works with the configuration of that moment. Main returns nil without having done
 // anything if the agent goes away before it sends a request, and an error only if it could not answer. The caller makes SIGTERM cancel ctx, and exits
 // the process afterwards: that is what wipes the keys for good.
-func Main(ctx context.Context, open func(context.Context) (*volume.Manager, error)) error {
+func Main(ctx context.Context, open func(context.Context, []recovery.Identity) (*volume.Manager, error)) error {
 	if err := sys.Harden(); err != nil {
 		return err
 	}
@@ -59,10 +63,14 @@ func Main(ctx context.Context, open func(context.Context) (*volume.Manager, erro
 }
 
 // serve does one request.
-func serve(ctx context.Context, r request, open func(context.Context) (*volume.Manager, error)) answer {
+func serve(ctx context.Context, r request, open func(context.Context, []recovery.Identity) (*volume.Manager, error)) answer {
 	ctx, cancel := context.WithDeadline(ctx, r.Deadline)
 	defer cancel()
-	m, err := open(ctx)
+	identities, err := lent(r)
+	var m *volume.Manager
+	if err == nil {
+		m, err = open(ctx, identities)
+	}
 	if err != nil {
 		var e *volume.Error
 		if !errors.As(err, &e) {
@@ -86,7 +94,7 @@ func serve(ctx context.Context, r request, open func(context.Context) (*volume.M
 		err = m.Settle(ctx, r.Name)
 	case r.Op == opKey:
 		err = m.Unlockable(ctx, r.Name)
-	case r.Op == opRotate || r.Op == opRewrap || r.Op == opRevoke:
+	case slices.Contains([]string{opRotate, opRewrap, opRevoke, opRekey, opVerify}, r.Op):
 		a.Receipt, err = changeKeys(ctx, m, r)
 	case r.Op == opErase:
 		var receipt volume.EraseReceipt
@@ -97,4 +105,25 @@ func serve(ctx context.Context, r request, open func(context.Context) (*volume.M
 	}
 	a.Error = encodeError(err)
 	return a
+}
+
+// lent reads the recovery identities that come with a request.
+func lent(r request) ([]recovery.Identity, error) {
+	if !r.Identity {
+		return nil, nil
+	}
+	syscall.CloseOnExec(identityFD)
+	f := os.NewFile(identityFD, "identity")
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read the recovery identity: %w", err)
+	}
+	// All workers have one description of the file, so each reads from a place of its own.
+	text, err := secret.Read(io.NewSectionReader(f, 0, info.Size()), int(info.Size()))
+	if err != nil {
+		return nil, fmt.Errorf("read the recovery identity: %w", err)
+	}
+	defer text.Wipe()
+	return recovery.ParseIdentities(text)
 }

@@ -22,6 +22,8 @@ const (
 	opRewrap  = volume.ActionRewrap
 	opRevoke  = volume.ActionRevoke
 	opErase   = volume.ActionErase
+	opRekey   = volume.ActionRekey
+	opVerify  = volume.ActionVerify
 )
 
 // request is what an agent writes to a worker, one JSON object. Both ends are always the same program, so it has no version.
@@ -31,8 +33,9 @@ type request struct {
 	Spec     *volume.Spec   `json:"spec,omitempty"`
 	Holder   *volume.Holder `json:"holder,omitempty"`
 	HolderID string         `json:"holder_id,omitempty"`
-	Roles    []string       `json:"roles,omitempty"`  // of rotate
-	KeyID    string         `json:"key_id,omitempty"` // of revoke
+	Roles    []string       `json:"roles,omitempty"`    // of rotate
+	KeyID    string         `json:"key_id,omitempty"`   // of revoke
+	Identity bool           `json:"identity,omitempty"` // a recovery identity comes with it, on a descriptor of its own
 	Deadline time.Time      `json:"deadline"`
 }
 

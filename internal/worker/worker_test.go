@@ -51,8 +51,11 @@ func child(mode, dir string) error {
 	defer stop()
 	fmt.Fprintln(os.Stderr, "environment:", strings.Join(os.Environ(), " "))
 	touch(dir, "started")
-	err := Main(ctx, func(ctx context.Context) (*volume.Manager, error) {
+	err := Main(ctx, func(ctx context.Context, identities []recovery.Identity) (*volume.Manager, error) {
 		touch(dir, "asked")
+		for _, i := range identities {
+			touch(dir, "lent-"+i.Recipient().Fingerprint())
+		}
 		switch mode {
 		case "worker-dies":
 			os.Exit(7)
@@ -456,5 +459,34 @@ func TestWire(t *testing.T) {
 	var none *wireError
 	if none.decode() != nil || encodeError(nil) != nil {
 		t.Error("no error became one")
+	}
+}
+
+// A recovery identity reaches each worker by a descriptor: it is in no argument, no environment and no log. F41
+func TestIdentity(t *testing.T) {
+	text, recipient, err := recovery.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer text.Wipe()
+	r, err := recovery.ParseRecipient(recipient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, dir, log := client(t, "worker-paper", func(o *Options) { o.Identity = text })
+	for _, name := range []string{"a", "b"} {
+		if _, err := c.VerifyRecovery(t.Context(), name); !errors.Is(err, volume.ErrNotFound) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if n := count(dir, "lent-"+r.Fingerprint()); n != 2 {
+		t.Errorf("%d workers got it", n)
+	}
+	if strings.Contains(log.String(), "AGE-SECRET-KEY") {
+		t.Errorf("the log has it:\n%s", log)
+	}
+	c, dir, _ = client(t, "worker-paper")
+	if _, err := c.VerifyRecovery(t.Context(), "a"); !errors.Is(err, volume.ErrNotFound) || count(dir, "lent") != 0 {
+		t.Errorf("got %v", err)
 	}
 }

@@ -25,6 +25,9 @@ type Node struct {
 	Keyring  *keyslot.Keyring
 	Defaults volume.Defaults
 	Logger   *slog.Logger
+	// Identity is that of the keyring's recipients, and Lent what the Managers get of it; nothing unless a test lends it.
+	Identity, Lent []recovery.Identity
+	DrillEvery     time.Duration
 
 	mu  sync.Mutex
 	now time.Time
@@ -38,7 +41,9 @@ func NewNode(t testing.TB) *Node {
 		Defaults: volume.Defaults{Size: 64 << 20, FS: "ext4", Overcommit: true}, now: time.Now(),
 		Logger: slog.New(slog.DiscardHandler),
 	}
-	n.Keyring = &keyslot.Keyring{KEK: n.Provider.Set(), Recipients: []recovery.Recipient{Recipient(t)}}
+	var recipient recovery.Recipient
+	recipient, n.Identity = Identity(t)
+	n.Keyring = &keyslot.Keyring{KEK: n.Provider.Set(), Recipients: []recovery.Recipient{recipient}}
 	return n
 }
 
@@ -60,16 +65,23 @@ func memoryDir(t testing.TB) string {
 // Recipient makes a recovery recipient whose identity is thrown away.
 func Recipient(t testing.TB) recovery.Recipient {
 	t.Helper()
-	identity, text, err := recovery.Generate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	identity.Wipe()
-	r, err := recovery.ParseRecipient(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, _ := Identity(t)
 	return r
+}
+
+// Identity makes a recovery identity.
+func Identity(t testing.TB) (recovery.Recipient, []recovery.Identity) {
+	t.Helper()
+	text, _, err := recovery.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer text.Wipe()
+	identities, err := recovery.ParseIdentities(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return identities[0].Recipient(), identities
 }
 
 // Manager starts a program with a Manager.
@@ -87,8 +99,9 @@ func (n *Node) ManagerAt(at func(point string)) *volume.Manager {
 func (n *Node) ManagerOfAt(p *Process, at func(point string)) *volume.Manager {
 	return volume.New(volume.Options{
 		Paths: n.Paths, Defaults: n.Defaults, Storage: p.Storage(), Now: n.Now, Patience: time.Nanosecond, SweepGap: time.Minute, Log: n.Logger, Crash: at,
-		Backups: p.Backups(),
-		Keyring: func(context.Context) (*keyslot.Keyring, error) { return n.Keyring, nil },
+		Backups:    p.Backups(),
+		Keyring:    func(context.Context) (*keyslot.Keyring, error) { return n.Keyring, nil },
+		Identities: n.Lent, DrillEvery: func() time.Duration { return n.DrillEvery },
 	})
 }
 
