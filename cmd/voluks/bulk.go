@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/internal/worker"
 )
@@ -23,8 +24,9 @@ type bulk struct {
 	e        *env
 	jobs     []job
 	parallel int
-	verb     string // "rotated"
-	again    string // the command that does what an interrupted one has left
+	verb     string      // "rotated"
+	again    string      // the command that does what an interrupted one has left
+	identity *secret.Key // lent to the workers, or nil
 
 	mu   sync.Mutex
 	done int
@@ -117,7 +119,7 @@ func (b *bulk) run(ctx context.Context, do func(context.Context, *worker.Client,
 	client := worker.NewClient(worker.Options{
 		Manager: b.e.manager(log, volume.Defaults{}),
 		Command: append(append([]string{"/proc/self/exe"}, b.e.globals()...), "worker"),
-		Log:     log,
+		Log:     log, Identity: b.identity,
 	})
 	defer client.Close()
 	next := make(chan *job)
@@ -190,6 +192,8 @@ func (b *bulk) table(w io.Writer) {
 		switch {
 		case j.err != nil:
 			result, what = "failed", strings.ReplaceAll(j.Error, "\n", "; ")
+		case j.Receipt != nil && j.Receipt.Verified != nil:
+			result, what = b.verb, changes(j.Receipt)
 		case j.Receipt != nil && !j.Receipt.Changed():
 			result, what = "unchanged", ""
 		case j.Receipt != nil:

@@ -108,6 +108,11 @@ var exitsOf = map[string][]int{
 	"voluks recovery split":   {exitExists, exitRefused, exitInterrupted},
 	"voluks recovery check":   {exitRefused, exitInterrupted},
 	"voluks recovery combine": {exitExists, exitRefused, exitInterrupted},
+	"voluks recovery init":    {exitExists, exitInUse, exitLocked, exitRefused, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
+	"voluks recovery rekey":   {exitExists, exitInUse, exitLocked, exitRefused, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
+	"voluks recovery verify":  {exitNotFound, exitInUse, exitLocked, exitRefused, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
+	"voluks recovery key add": {exitNotFound, exitExists, exitInUse, exitLocked, exitRefused, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
+	"voluks recovery key rm":  {exitNotFound, exitInUse, exitLocked, exitRefused, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 }
 
 // exitStatus renders the rows of these codes and of the first three; without any code, the whole table.

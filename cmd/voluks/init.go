@@ -142,7 +142,7 @@ func (e *env) init(ctx context.Context, o initOptions, ask bool) (err error) {
 		return &usageError{command: "voluks init", text: "--recovery-recipient: " + err.Error()}
 	}
 	if ask || o.identityFile != "" {
-		recipient, err := e.newIdentity(ctx, o.identityFile, o.split)
+		recipient, err := e.newIdentity(ctx, o.identityFile, o.split, recovery.Generate)
 		if err != nil {
 			return err
 		}
@@ -206,12 +206,15 @@ type existsError struct {
 
 func (e *existsError) Error() string { return e.err.Error() }
 
+// generator makes an identity: the text of it, which the caller wipes, and its recipient.
+type generator func() (identity *secret.Key, recipient string, err error)
+
 // newIdentity makes a recovery identity, hands it to the person or into the file, and returns its recipient.
-func (e *env) newIdentity(ctx context.Context, path, split string) (recipient string, err error) {
+func (e *env) newIdentity(ctx context.Context, path, split string, generate generator) (recipient string, err error) {
 	if path == "" && !e.interactive() {
 		return "", &refusedError{text: "nobody can confirm to keep the recovery identity: there is no terminal to show it on", retry: "voluks init"}
 	}
-	identity, recipient, err := recovery.Generate()
+	identity, recipient, err := generate()
 	if err != nil {
 		return "", err
 	}
@@ -256,19 +259,8 @@ Whoever has it can open every volume of this node, also when the node or its key
 without one of the two. Keep it away from this node: on paper in a safe, or in a password manager.
 
 `)
-	tail := identity.Bytes()[identity.Len()-shownTail:]
-	for range 3 {
-		answer, err := e.ask(ctx, fmt.Sprintf("When it is kept, type its last %d characters: ", shownTail))
-		if err != nil {
-			return err
-		}
-		if strings.EqualFold(answer, string(tail)) {
-			return nil
-		}
-		if answer == "" {
-			break
-		}
-		fmt.Fprintln(e.stdout, "That is not how it ends.")
+	if kept, err := e.confirmKept(ctx, identity, shownTail); err != nil || kept {
+		return err
 	}
 	return &refusedError{text: "not confirmed that the recovery identity is kept; nothing was set up, and the identity above is void", retry: "voluks init"}
 }

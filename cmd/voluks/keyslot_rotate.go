@@ -30,16 +30,22 @@ leaked volume key needs is "volume reencrypt".
 A rotation that was interrupted is continued by the next one. One volume that
 fails keeps no other. Receipts are kept below /var/lib/voluks/receipts.
 
+When the master key of this node is lost, put a new one into the
+configuration and lend the recovery identity: what the node cannot open is
+opened with it, and gets a slot for the new key.
+
 Of another LUKS2 device or image, named by its path, it is the passphrase or
 key file of one slot that gets a successor, in the same order and with the
 same proof. Both are asked for, unless they come from files or descriptors.
 
    voluks keyslot rotate db
    voluks keyslot rotate --all --older-than 90d --parallel 4
+   voluks keyslot rotate --all --recovery-identity /run/identity
    voluks keyslot rotate /dev/sdb1`,
 		Flags: append(append(append(bulkFlags(), presentFlags()...), newFlags()...),
 			&cli.StringFlag{Name: "older-than", Usage: "only keys that are older than `AGE`, such as 90d"},
 			&cli.StringFlag{Name: "role", Value: keyslot.RoleAgent, Usage: "`ROLE` of the slot: agent, recovery or all"},
+			recoveryIdentityFlag(),
 			&cli.BoolFlag{Name: "dry-run", Usage: "only tell which volumes it would be", DisableDefaultText: true},
 		),
 		Action: func(c *cli.Context) error {
@@ -74,12 +80,17 @@ same proof. Both are asked for, unless they come from files or descriptors.
 					return &usageError{command: c.Command.HelpName, text: "--older-than: " + err.Error()}
 				}
 			}
-			return e.keyslotRotate(c.Context, names, roles, older, c.Int("parallel"), c.Bool("dry-run"))
+			id, err := e.borrowFile(c.Context, c.String("recovery-identity"))
+			if err != nil {
+				return err
+			}
+			defer id.text.Wipe()
+			return e.keyslotRotate(c.Context, names, roles, older, c.Int("parallel"), c.Bool("dry-run"), id)
 		},
 	}
 }
 
-func (e *env) keyslotRotate(ctx context.Context, names, roles []string, older time.Duration, parallel int, dry bool) error {
+func (e *env) keyslotRotate(ctx context.Context, names, roles []string, older time.Duration, parallel int, dry bool, id *lent) error {
 	jobs, err := e.jobs(ctx, names)
 	if err != nil {
 		return err
@@ -97,7 +108,10 @@ func (e *env) keyslotRotate(ctx context.Context, names, roles []string, older ti
 	if len(names) > 0 {
 		again = "voluks keyslot rotate --older-than 1h " + strings.Join(names, " ")
 	}
-	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "rotated", again: again}
+	if id.text != nil {
+		again += " --recovery-identity FILE"
+	}
+	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "rotated", again: again, identity: id.text}
 	b.run(ctx, func(ctx context.Context, c *worker.Client, name string) (volume.KeyReceipt, error) {
 		return c.Rotate(ctx, name, roles...)
 	})
@@ -130,6 +144,12 @@ func changes(r *volume.KeyReceipt) string {
 		if done.Resumed {
 			text += " (continued)"
 		}
+		if done.Rescued {
+			text += " (with the recovery identity)"
+		}
+	}
+	if v := r.Verified; v != nil {
+		text = fmt.Sprintf("the recovery slot %d", v.Slot)
 	}
 	if w := r.Rewrapped; w != nil && w.Changed {
 		text += fmt.Sprintf("%v -> %v", w.From, w.To)

@@ -53,7 +53,7 @@ func commandPage(c *cli.Command, page, date string) string {
 	r.head(page, date)
 	r.section("NAME")
 	r.line("%s \\- %s", roffText(page), roffText(c.Usage))
-	verbs := visible(c.Subcommands)
+	verbs := leaves(c)
 	r.section("SYNOPSIS")
 	if len(verbs) == 0 {
 		name := "voluks " + c.Name // cli leaves HelpName empty on the first level
@@ -87,6 +87,19 @@ func commandPage(c *cli.Command, page, date string) string {
 	r.exits(append(codes, exitOK))
 	r.seeAlso()
 	return r.String()
+}
+
+// leaves are the commands below a noun, groups of commands left out.
+func leaves(c *cli.Command) []*cli.Command {
+	var all []*cli.Command
+	for _, sub := range visible(c.Subcommands) {
+		if len(sub.Subcommands) > 0 {
+			all = append(all, leaves(sub)...)
+		} else {
+			all = append(all, sub)
+		}
+	}
+	return all
 }
 
 func upperFirst(s string) string {

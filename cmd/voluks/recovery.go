@@ -19,10 +19,14 @@ func recoveryCommand(e *env) *cli.Command {
 opened with the recovery identity. It is kept away from the node, by one
 person or in shares by several: see docs/recovery.md.`,
 		Subcommands: []*cli.Command{
+			recoveryInitCommand(e),
 			recoveryShowCommand(e),
 			recoverySplitCommand(e),
 			recoveryCheckCommand(e),
 			recoveryCombineCommand(e),
+			recoveryVerifyCommand(e),
+			recoveryRekeyCommand(e),
+			recoveryKeyCommand(e),
 		},
 	}
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,20 +13,21 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/filesystem"
-	"github.com/voluks/voluks/internal/headerbackup"
-	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/testenv"
+	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/luks"
-	"github.com/voluks/voluks/luks/header"
 )
 
-// A block is one of the examples of docs/recovery.md, with where it runs: anywhere, in a guest, or later, when its command exists.
+// A block is one of the examples of docs/recovery.md, with where it runs: anywhere, at a terminal, in a guest, or later, when its command exists. One that
+// is no command is a part of the configuration.
 type block struct{ where, script string }
 
-var blockPattern = regexp.MustCompile("(?s)(?:<!-- run: (\\w+) -->\n)?```sh\n(.*?)```")
+var blockPattern = regexp.MustCompile("(?s)(?:<!-- run: (\\w+) -->\n)?```(?:sh|toml)\n(.*?)```")
 
 func recoveryBlocks(t *testing.T) []block {
 	t.Helper()
@@ -46,7 +48,7 @@ func recoveryBlocks(t *testing.T) []block {
 // Every command of docs/recovery.md runs as it is written there, in its order, against a volume with the paths of a node: F29, and what a person does who has
 // nothing but this page.
 func TestRecoveryDoc(t *testing.T) {
-	for _, tool := range []string{"age", "cryptsetup", "gunzip"} {
+	for _, tool := range []string{"age", "age-keygen", "cryptsetup", "gunzip"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			testenv.Missing(t, "tools", err.Error())
 		}
@@ -62,23 +64,33 @@ func TestRecoveryDoc(t *testing.T) {
 			} else if testenv.Required("guest") {
 				t.Errorf("not in a guest, so not run: %s", b.script)
 			}
-		case "hand": // needs what only a real node has, such as the ID of a leaked key
-			n.exists(b.script)
+		case "terminal":
+			n.runsAtTerminal(b.script)
+		case "configuration":
+			n.configures(b.script)
 		case "later":
 			n.isLater(b.script)
 		default:
 			t.Errorf("nobody says where this runs: %s", b.script)
 		}
 	}
-	if got := n.output(); !strings.Contains(got, "voluks-recovery") || !strings.Contains(got, "Good: share 2 of 5") || !strings.Contains(got, "share 5 of 5") ||
-		!strings.Contains(got, "the identity opens it") || !strings.Contains(got, "restored the header of db: generation 1, read back, and the identity opens slot 30") {
-		t.Errorf("it printed only:\n%s", got)
+	for _, want := range []string{
+		"voluks-recovery", "Good: share 2 of 5", "share 5 of 5", "opens 1 of 1 volumes", "(with the recovery identity)", "is sealed to", "reencrypt: db",
+		"opens no volume of this node any more", "opens db no more", "the identity opens it", "restored the header of db: generation ",
+		"read back, and the identity opens slot ",
+	} {
+		if got := n.output(); !strings.Contains(got, want) {
+			t.Errorf("%q is missing in what it printed:\n%s", want, got)
+		}
+	}
+	if strings.Contains(n.output(), "AGE-SECRET-KEY") {
+		t.Error("the identity was printed")
 	}
 	if h, err := luks.At(n.image).Header(); err != nil || h.UUID != docUUID {
 		t.Errorf("the restored header: %v", err)
 	}
-	if os.Getenv(testenv.VarGuest) != "" && !strings.Contains(n.output(), "hello") {
-		t.Errorf("the data was not seen:\n%s", n.output())
+	if os.Getenv(testenv.VarGuest) != "" && strings.Count(n.output(), "hello") != 2 {
+		t.Errorf("the data was not seen with voluks and without:\n%s", n.output())
 	}
 }
 
@@ -86,19 +98,23 @@ const docUUID = "3c1e5d1b-5f0e-4c52-9f1c-8a1e6f0d2b47"
 
 // docNode is a node with a volume, below a directory that stands for /.
 type docNode struct {
-	t             *testing.T
-	root, image   string
-	backup, where string
-	out           bytes.Buffer
+	t                  *testing.T
+	root, image, where string
+	leaked             string // ID of the key that is to be revoked
+	key                string // the recovery key that was shown, for those who type it
+	out                bytes.Buffer
 }
 
 func newDocNode(t *testing.T) *docNode {
 	t.Helper()
 	root := t.TempDir()
 	n := &docNode{t: t, root: root, image: filepath.Join(root, "var/lib/voluks/volumes/db/image"), where: filepath.Join(root, "run/work")}
-	for _, dir := range []string{filepath.Dir(n.image), n.where, filepath.Join(root, "run/shares"), filepath.Join(root, "mnt")} {
+	for _, dir := range []string{filepath.Dir(n.image), n.where, filepath.Join(root, "run/shares"), filepath.Join(root, "mnt"), filepath.Join(root, "bin")} {
 		must(t, os.MkdirAll(dir, 0o755))
 	}
+	program, err := exec.LookPath("voluks") // which testscript made of this binary
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(root, "bin/voluks"), []byte(fmt.Sprintf("#!/bin/sh\nexec %s --root %s \"$@\"\n", program, root)), 0o755))
 	identity := filepath.Join(n.where, "identity")
 	if status := run([]string{"voluks", "--root", root, "init", "--recovery-identity-file", identity}, &env{stdin: os.Stdin, stdout: &n.out, stderr: &n.out}); status != 0 {
 		t.Fatalf("init: exit status %d:\n%s", status, n.out.String())
@@ -112,28 +128,17 @@ func newDocNode(t *testing.T) *docNode {
 	c := luks.At(n.image)
 	must(t, keyslot.Format(t.Context(), c, k, luks.FormatParams{UUID: docUUID, Label: "db", Subsystem: "voluks", SectorSize: 4096}))
 	must(t, keyslot.SetVolume(c, keyslot.VolumeToken{Name: "db", FS: "ext4", FSUUID: docUUID}))
-	n.record()
 	if os.Getenv(testenv.VarGuest) != "" {
 		n.fill(c, k)
 	}
-	recipients, err := recovery.ParseRecipients(cfg.Recovery.Recipients)
+	spec, err := volume.ParseOptions("db", nil, volume.Defaults{Size: 32 << 20, FS: "ext4"})
 	must(t, err)
-	store := headerbackup.New(headerbackup.Options{
-		Dir: filepath.Join(root, "var/lib/voluks/backups"), Recipients: recipients,
-		Generation: func(h *header.Header) (uint64, error) { s, err := keyslot.State(h); return s.Generation(), err },
+	record, err := json.Marshal(map[string]any{
+		"v": 1, "name": "db", "uuid": docUUID, "fs_uuid": docUUID, "state": "ready", "spec": spec, "sector_size": 4096, "created": time.Now().UTC(),
 	})
-	b, err := store.Take(headerbackup.Of(c), docUUID)
 	must(t, err)
-	n.backup = b.Copies[0].Path
+	must(t, os.WriteFile(filepath.Join(filepath.Dir(n.image), "record.json"), record, 0o600))
 	return n
-}
-
-// record writes what a node remembers of a volume.
-func (n *docNode) record() {
-	n.t.Helper()
-	text := `{"v":1,"name":"db","uuid":"` + docUUID + `","fs_uuid":"` + docUUID + `","state":"ready","sector_size":4096,"created":"2026-01-02T03:04:05Z",
-		"spec":{"name":"db","size":33554432,"fs":"ext4","backing":"image","uid":0,"gid":0,"mode":448,"alloc":"sparse"}}`
-	must(n.t, os.WriteFile(filepath.Join(filepath.Dir(n.image), "record.json"), []byte(text), 0o600))
 }
 
 func must(t testing.TB, err error) {
@@ -160,17 +165,25 @@ func (n *docNode) fill(c *luks.Container, k *keyslot.Keyring) {
 	n.runs("mount " + device + " /mnt && mkdir /mnt/data && touch /mnt/data/hello && umount /mnt && cryptsetup close " + name)
 }
 
-// runs executes an example in the directory with the identity. Paths of a node are those below the root of the test, and voluks is the program under test.
+// at puts the paths of a node below the root of the test.
+func (n *docNode) at(text string) string {
+	for _, dir := range []string{"/etc/voluks/", "/var/lib/voluks/", "/run/shares", "/run/again", "/mnt"} {
+		text = strings.ReplaceAll(text, " "+dir, " "+n.root+dir)
+		text = strings.ReplaceAll(text, ">"+dir, ">"+n.root+dir)
+		text = strings.ReplaceAll(text, `"`+dir, `"`+n.root+dir)
+	}
+	return text
+}
+
+// runs executes an example in the directory with the identity. Paths of a node are those below the root of the test, voluks is the program under test, and
+// what an example leaves open is filled in.
 func (n *docNode) runs(script string) {
 	n.t.Helper()
 	shown := script
-	for _, dir := range []string{"/var/lib/voluks/", "/run/shares", "/run/again", "/mnt"} {
-		script = strings.ReplaceAll(script, dir, n.root+dir)
-	}
-	script = strings.ReplaceAll(script, "BACKUP", n.backup)
-	for _, noun := range []string{"recovery", "header"} {
-		script = strings.ReplaceAll(script, "voluks "+noun, "voluks --root "+n.root+" "+noun)
-	}
+	script = n.at(script)
+	script = strings.ReplaceAll(script, "BACKUP", n.newestBackup())
+	script = strings.ReplaceAll(script, "revoke ID", "revoke "+n.leaked)
+	script = strings.ReplaceAll(script, "age1...", "$(age-keygen -y identity.new)")
 	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
 	defer cancel()
 	// An identity that an earlier example made is in the way of the next.
@@ -179,7 +192,8 @@ func (n *docNode) runs(script string) {
 	}
 	cmd := exec.CommandContext(ctx, "sh", "-eu", "-c", script)
 	cmd.Dir = n.where
-	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	cmd.Env = n.environ()
+	cmd.Stdin = strings.NewReader(n.key + "\n")
 	out, err := cmd.CombinedOutput()
 	n.out.Write(out)
 	if err != nil {
@@ -187,14 +201,62 @@ func (n *docNode) runs(script string) {
 	}
 }
 
-// exists wants that the commands of an example are commands of voluks.
-func (n *docNode) exists(script string) {
+func (n *docNode) environ() []string {
+	return append(os.Environ(), "PATH="+filepath.Join(n.root, "bin")+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
+}
+
+// newestBackup is the newest header backup of the volume, or nothing.
+func (n *docNode) newestBackup() string {
 	n.t.Helper()
-	for line := range strings.Lines(script) {
-		if err := understood(line); err != nil {
-			n.t.Errorf("%s: %v", line, err)
-		}
+	all, err := filepath.Glob(filepath.Join(n.root, "var/lib/voluks/backups", docUUID, "g*.age"))
+	must(n.t, err)
+	if len(all) == 0 {
+		return ""
 	}
+	return all[len(all)-1]
+}
+
+// runsAtTerminal runs one command with a person who types what it asks for.
+func (n *docNode) runsAtTerminal(script string) {
+	n.t.Helper()
+	p, e := terminal(n.t)
+	args := strings.Fields(script)
+	root := n.root
+	if args[1] == "init" {
+		root = n.t.TempDir() // for this one the node must not be set up
+	}
+	cmd := voluks(append([]string{"--root", root}, args[1:]...)...)
+	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = n.where, e.stdin, e.stdout, e.stderr
+	must(n.t, cmd.Start())
+	if args[1] == "init" {
+		p.showsShares(5)
+	} else {
+		n.key = p.sees(`never again(?s:.*?)\r?\n    ([a-z-]{71})\r?\n`)[1]
+		p.sees(`█(?s:.*)type its last 8 characters: $`)
+		p.types(n.key[len(n.key)-8:])
+		p.sees(`the recovery key opens db, by slot \d+\r?\n$`)
+	}
+	if err := cmd.Wait(); err != nil {
+		n.t.Fatalf("%s: %v\n%s", script, err, p.text())
+	}
+}
+
+// configures puts an example in the place of the key provider of the node.
+func (n *docNode) configures(text string) {
+	n.t.Helper()
+	cfg, err := (&env{root: n.root}).loadConfig()
+	must(n.t, err)
+	k, err := keyslot.OpenKeyring(cfg)
+	must(n.t, err)
+	n.leaked = k.KEK.Active.Ref().ID
+	file := config.PathsUnder(n.root).ConfigFile()
+	b, err := os.ReadFile(file)
+	must(n.t, err)
+	old := regexp.MustCompile(`(?s)\n\[kek\]\n.*?\npath = [^\n]*\n`).FindString(string(b))
+	if old == "" {
+		n.t.Fatalf("no key provider in\n%s", b)
+	}
+	must(n.t, os.WriteFile(file, []byte(strings.Replace(string(b), old, "\n"+n.at(text), 1)), 0o600))
 }
 
 // isLater wants that the commands of an example do not exist yet. When they do, it has to be run.

@@ -142,20 +142,9 @@ func (e *env) confirmShare(ctx context.Context, s *share.Share) error {
 		return err
 	}
 	defer line.Wipe()
-	tail := line.Bytes()[line.Len()-share.GroupSize:]
 	fmt.Fprintf(e.stdout, "\nShare %d of %d is for its owner alone.\n", s.Number, s.Total)
-	for range 3 {
-		answer, err := e.ask(ctx, fmt.Sprintf("When it is kept, type its last %d characters: ", share.GroupSize))
-		if err != nil {
-			return err
-		}
-		if strings.EqualFold(answer, string(tail)) {
-			return nil
-		}
-		if answer == "" {
-			break
-		}
-		fmt.Fprintln(e.stdout, "That is not how it ends.")
+	if kept, err := e.confirmKept(ctx, line, share.GroupSize); err != nil || kept {
+		return err
 	}
 	return &refusedError{text: fmt.Sprintf("not confirmed that share %d is kept; throw away the shares of splitting %s", s.Number, s.Set())}
 }

@@ -33,10 +33,15 @@ whom it stays mounted, and prints the directory that containers get too.
 The path is printed only after proof that it lies on the volume's own
 encrypted device.
 
+With --recovery-identity it is opened by its recovery slot alone, and no key
+of this node is asked for: for a node whose key is lost.
+
    cd "$(voluks volume mount db)"
-   voluks volume umount db`,
+   voluks volume umount db
+   voluks volume mount --recovery-identity /run/identity db`,
 		Flags: []cli.Flag{
 			holderFlag(),
+			recoveryIdentityFlag(),
 			&cli.BoolFlag{Name: "accept-older-header", Usage: "open it with an older header, and rotate its keys", DisableDefaultText: true},
 		},
 		Action: func(c *cli.Context) error {
@@ -44,13 +49,18 @@ encrypted device.
 			if err != nil {
 				return err
 			}
-			return e.volumeMount(c.Context, args[0], c.String("holder"), c.Bool("accept-older-header"))
+			return e.volumeMount(c.Context, args[0], c.String("holder"), c.String("recovery-identity"), c.Bool("accept-older-header"))
 		},
 	}
 }
 
-func (e *env) volumeMount(ctx context.Context, name, holder string, older bool) error {
-	ctx, cancel, m, err := e.operator(ctx, volume.Defaults{})
+func (e *env) volumeMount(ctx context.Context, name, holder, identity string, older bool) error {
+	id, err := e.borrowFile(ctx, identity)
+	if err != nil {
+		return err
+	}
+	defer id.text.Wipe()
+	ctx, cancel, m, err := e.operator(ctx, volume.Defaults{}, id.identities...)
 	if err != nil {
 		return err
 	}

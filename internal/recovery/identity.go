@@ -45,6 +45,19 @@ func Generate() (identity *secret.Key, recipient string, err error) {
 	return identity, generated.Recipient().String(), nil
 }
 
+// GeneratePostQuantum is Generate for an identity that withstands a quantum computer, too (ML-KEM-768 with X25519).
+func GeneratePostQuantum() (identity *secret.Key, recipient string, err error) {
+	generated, err := age.GenerateHybridIdentity()
+	if err != nil {
+		return nil, "", fmt.Errorf("make a recovery identity: %w", err)
+	}
+	identity, err = secret.Move([]byte(generated.String()))
+	if err != nil {
+		return nil, "", fmt.Errorf("make a recovery identity: %w", err)
+	}
+	return identity, generated.Recipient().String(), nil
+}
+
 // ParseIdentities reads identities as age-keygen writes them: one per line, empty lines and lines that
 // start with # left out. The text is borrowed. Errors wrap ErrIdentity and say the line, never more.
 func ParseIdentities(text *secret.Key) ([]Identity, error) {
