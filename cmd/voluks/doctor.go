@@ -78,6 +78,15 @@ func (e *env) doctor(ctx context.Context, quiet, strict bool) error {
 			return sentences, err
 		},
 	}
+	n.Drills = func() (due []string, err error) {
+		infos, err := e.manager(e.quiet(), volume.Defaults{}).List(ctx)
+		for _, info := range infos {
+			if info.DrillDue != "" {
+				due = append(due, info.Name+": "+info.DrillDue)
+			}
+		}
+		return due, err
+	}
 	if e.root != "" {
 		n.Owner = os.Geteuid()
 	}

@@ -80,7 +80,7 @@ func TestLife(t *testing.T) {
 	n.wants("create again", n.run("volume", "create", "db", "--size", "32M"), "db is there already")
 	n.wants("create differently", n.fails(exitExists, "volume", "create", "db", "--size", "64M"), "size is 32M, not 64M", "hint: voluks volume inspect db")
 	n.wants("ls", n.run("volume", "ls"), "NAME  STATE  SIZE", "db    ready  32 MiB")
-	n.wants("keyslot ls", n.run("keyslot", "ls", "db"), "SLOT  ROLE", "31    agent     1           file:", "30    recovery  1           -")
+	n.wants("keyslot ls", n.run("keyslot", "ls", "db"), "SLOT  ROLE", "31    agent     1           file:", "30    recovery  1           age:")
 
 	path := strings.TrimSpace(n.run("volume", "mount", "db"))
 	if err := os.WriteFile(filepath.Join(path, "x"), []byte("kept"), 0o600); err != nil {

@@ -143,6 +143,9 @@ func volumeHint(err *volume.Error) []string {
 	case volume.CodeInUse, volume.CodeBusy:
 		return heldHint(err, inspect)
 	case volume.CodeLocked:
+		if err.Op == volume.ActionVerify {
+			return []string{"whose identities are wanted: voluks recovery show"}
+		}
 		return []string{"see which key it wants, and whether it can be had: voluks kek ls"}
 	case volume.CodeStuck:
 		return []string{"a device below does not answer; what the kernel says: dmesg | tail", "which mapping is suspended: dmsetup info -c"}
@@ -153,7 +156,9 @@ func volumeHint(err *volume.Error) []string {
 		return []string{inspect, "what is left of its header: cryptsetup luksDump " + imageOf(err.Volume)}
 	case volume.CodePlaintext:
 		return []string{inspect}
-	case volume.CodeConfig, volume.CodeNoRecovery:
+	case volume.CodeNoRecovery:
+		return []string{"make an identity, and recovery slots for all volumes: voluks recovery init", "if this node has confirmed recipients: voluks recovery rekey"}
+	case volume.CodeConfig:
 		return []string{"edit /etc/voluks/config.toml"}
 	case volume.CodeNoSpace:
 		return []string{"df -h /var/lib/voluks", "or make it smaller: --size", "what removed volumes keep: voluks volume ls --removed; to give it up: voluks volume erase NAME"}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -75,7 +76,11 @@ func (e *env) keyslotLs(ctx context.Context, name string) error {
 			if !s.Created.IsZero() {
 				old = age(now.Sub(s.Created))
 			}
-			rows = append(rows, []string{fmt.Sprint(s.Number), s.Role, generation, s.KEK, old})
+			by := s.KEK
+			if len(s.Recipients) > 0 {
+				by = "age:" + strings.Join(s.Recipients, ",")
+			}
+			rows = append(rows, []string{fmt.Sprint(s.Number), s.Role, generation, by, old})
 		}
 		table(w, []string{"SLOT", "ROLE", "GENERATION", "WRAPPED BY", "KEY AGE"}, rows)
 	})

@@ -107,7 +107,26 @@ type docNode struct {
 
 func newDocNode(t *testing.T) *docNode {
 	t.Helper()
+	n := emptyDocNode(t)
+	if status := run([]string{"voluks", "--root", n.root, "init", "--recovery-identity-file", filepath.Join(n.where, "identity")}, &env{stdin: os.Stdin, stdout: &n.out, stderr: &n.out}); status != 0 {
+		t.Fatalf("init: exit status %d:\n%s", status, n.out.String())
+	}
+	c, k := n.volume("db", docUUID)
+	if os.Getenv(testenv.VarGuest) != "" {
+		n.fill(c, k)
+	}
+	return n
+}
+
+// emptyDocNode is the machine before it is set up.
+func emptyDocNode(t *testing.T) *docNode {
+	t.Helper()
 	root := t.TempDir()
+	t.Cleanup(func() { // an immutable mountpoint would stay
+		if err := filesystem.RemoveBare(filepath.Join(root, "var/lib/voluks/mnt/db")); err != nil {
+			t.Error(err)
+		}
+	})
 	n := &docNode{t: t, root: root, image: filepath.Join(root, "var/lib/voluks/volumes/db/image"), where: filepath.Join(root, "run/work")}
 	for _, dir := range []string{filepath.Dir(n.image), n.where, filepath.Join(root, "run/shares"), filepath.Join(root, "mnt"), filepath.Join(root, "bin")} {
 		must(t, os.MkdirAll(dir, 0o755))
@@ -115,30 +134,32 @@ func newDocNode(t *testing.T) *docNode {
 	program, err := exec.LookPath("voluks") // which testscript made of this binary
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(root, "bin/voluks"), []byte(fmt.Sprintf("#!/bin/sh\nexec %s --root %s \"$@\"\n", program, root)), 0o755))
-	identity := filepath.Join(n.where, "identity")
-	if status := run([]string{"voluks", "--root", root, "init", "--recovery-identity-file", identity}, &env{stdin: os.Stdin, stdout: &n.out, stderr: &n.out}); status != 0 {
-		t.Fatalf("init: exit status %d:\n%s", status, n.out.String())
-	}
-	must(t, os.WriteFile(n.image, nil, 0o600))
-	must(t, os.Truncate(n.image, 48<<20))
-	cfg, err := (&env{root: root}).loadConfig()
+	return n
+}
+
+// volume makes one without a file system, which needs no device-mapper: header, key slots and record are those of a real one.
+func (n *docNode) volume(name, uuid string) (*luks.Container, *keyslot.Keyring) {
+	t := n.t
+	t.Helper()
+	image := filepath.Join(n.root, "var/lib/voluks/volumes", name, "image")
+	must(t, os.MkdirAll(filepath.Dir(image), 0o755))
+	must(t, os.WriteFile(image, nil, 0o600))
+	must(t, os.Truncate(image, 48<<20))
+	cfg, err := (&env{root: n.root}).loadConfig()
 	must(t, err)
 	k, err := keyslot.OpenKeyring(cfg)
 	must(t, err)
-	c := luks.At(n.image)
-	must(t, keyslot.Format(t.Context(), c, k, luks.FormatParams{UUID: docUUID, Label: "db", Subsystem: "voluks", SectorSize: 4096}))
-	must(t, keyslot.SetVolume(c, keyslot.VolumeToken{Name: "db", FS: "ext4", FSUUID: docUUID}))
-	if os.Getenv(testenv.VarGuest) != "" {
-		n.fill(c, k)
-	}
-	spec, err := volume.ParseOptions("db", nil, volume.Defaults{Size: 32 << 20, FS: "ext4"})
+	c := luks.At(image)
+	must(t, keyslot.Format(t.Context(), c, k, luks.FormatParams{UUID: uuid, Label: name, Subsystem: "voluks", SectorSize: 4096}))
+	must(t, keyslot.SetVolume(c, keyslot.VolumeToken{Name: name, FS: "ext4", FSUUID: uuid}))
+	spec, err := volume.ParseOptions(name, nil, volume.Defaults{Size: 32 << 20, FS: "ext4"})
 	must(t, err)
 	record, err := json.Marshal(map[string]any{
-		"v": 1, "name": "db", "uuid": docUUID, "fs_uuid": docUUID, "state": "ready", "spec": spec, "sector_size": 4096, "created": time.Now().UTC(),
+		"v": 1, "name": name, "uuid": uuid, "fs_uuid": uuid, "state": "ready", "spec": spec, "sector_size": 4096, "created": time.Now().UTC(),
 	})
 	must(t, err)
-	must(t, os.WriteFile(filepath.Join(filepath.Dir(n.image), "record.json"), record, 0o600))
-	return n
+	must(t, os.WriteFile(filepath.Join(filepath.Dir(image), "record.json"), record, 0o600))
+	return c, k
 }
 
 func must(t testing.TB, err error) {

@@ -110,6 +110,9 @@ func inspectText(w io.Writer, i volume.Info, now time.Time) {
 	for n, s := range i.Slots {
 		line(first(n, "Key slots"), slotText(s, now))
 	}
+	if i.Drill != nil {
+		line("Drill", fmt.Sprintf("the recovery identity last opened it %s ago", age(now.Sub(i.Drill.At))))
+	}
 	for n, h := range i.Holders {
 		line(first(n, "Holders"), holderText(h, now))
 	}
@@ -128,6 +131,9 @@ func slotText(s volume.SlotInfo, now time.Time) string {
 	text := fmt.Sprintf("%d: %s", s.Number, s.Role)
 	if s.KEK != "" {
 		text += ", wrapped by " + s.KEK
+	}
+	if len(s.Recipients) > 0 {
+		text += ", sealed to " + strings.Join(s.Recipients, ", ")
 	}
 	if !s.Created.IsZero() {
 		text += fmt.Sprintf(", key is %s old", age(now.Sub(s.Created)))

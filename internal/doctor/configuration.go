@@ -15,6 +15,7 @@ import (
 var configChecks = []Check{
 	{"config", "with a configuration that is wrong nothing is created or opened", configuration},
 	{"config.recovery", "without a recovery identity, who loses the key loses every volume", recovery},
+	{"recovery.drill", "an identity that nobody can find, or shares whose owners have left, are noticed by trying, or on the day of the loss", drills},
 	{"keys", "volumes open with the key that this provider holds", keys},
 }
 
@@ -55,13 +56,30 @@ func recovery(n *Node, f *findings) {
 	case err != nil:
 		f.note("see config")
 	case r.None:
-		f.add(Warning, "voluks recovery --help; or keep backups of the key and of the data, and leave it so", "recovery is switched off")
+		f.add(Warning, "voluks recovery init; or keep backups of the key and of the data, and leave it so", "recovery is switched off")
 	case len(r.Recipients) == 0:
-		f.add(Error, "name a recipient in [recovery] of "+n.ConfigFile, "there is no recovery recipient, so no volume can be created")
+		f.add(Error, "voluks recovery init", "there is no recovery recipient, so no volume can be created")
 	case !r.Confirmed:
 		f.add(Error, "when the identity is kept safely: set confirmed = true in [recovery] of "+n.ConfigFile, "nobody has confirmed to have the recovery identity")
 	default:
 		f.ok("recovery recipients: %d, confirmed", len(r.Recipients))
+	}
+}
+
+func drills(n *Node, f *findings) {
+	if n.Drills == nil {
+		f.note("not asked")
+		return
+	}
+	due, err := n.Drills()
+	if f.unknown(err) {
+		return
+	}
+	for _, sentence := range due {
+		f.add(Warning, "voluks recovery verify", "%s", sentence)
+	}
+	if len(due) == 0 {
+		f.ok("no volume is due for a trial of the recovery identity")
 	}
 }
 

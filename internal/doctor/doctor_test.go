@@ -103,7 +103,7 @@ func TestSickNodes(t *testing.T) {
 		{"not set up", gone("etc/voluks/config.toml"), "config", Error, "not set up", "voluks init"},
 		{"configuration wrong", set("etc/voluks/config.toml", "[volumes]\ndefault_siez = \"1G\"\n"), "config", Error, "config.toml:2", "sudoedit"},
 		{"no recovery", set("etc/voluks/config.toml", "recovery = \"none\"\n"), "config.recovery", Warning, "switched off", "backups"},
-		{"no recipient", set("etc/voluks/config.toml", ""), "config.recovery", Error, "no recovery recipient", "[recovery]"},
+		{"no recipient", set("etc/voluks/config.toml", ""), "config.recovery", Error, "no recovery recipient", "voluks recovery init"},
 		{"not confirmed", set("etc/voluks/config.toml", "[recovery]\nrecipients = [\""+recipient+"\"]\n"), "config.recovery", Error, "nobody has confirmed", "confirmed = true"},
 		{"key beside the data", set("proc/800/mountinfo", strings.ReplaceAll(strings.ReplaceAll(hostMounts, "253:0", "8:1"), "8:17", "8:1")),
 			"keys.beside-data", Warning, "in clear on sda", "kek.file.path"},
@@ -246,6 +246,11 @@ func TestInjectedAnswers(t *testing.T) {
 	expect(t, Run(n), "docker.plaintext", Warning, "container db", "driver: voluks")
 	n.Plaintext = func() ([]string, error) { return nil, errors.New("docker is deaf") }
 	expect(t, Run(n), "docker.plaintext", Unknown, "docker is deaf", "")
+	n = healthy().node(t)
+	n.Drills = func() ([]string, error) { return []string{"db: never tried"}, nil }
+	expect(t, Run(n), "recovery.drill", Warning, "db: never tried", "voluks recovery verify")
+	n.Drills = func() ([]string, error) { return nil, errors.New("no list") }
+	expect(t, Run(n), "recovery.drill", Unknown, "no list", "")
 }
 
 func TestClockInThePast(t *testing.T) {

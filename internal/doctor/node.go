@@ -39,6 +39,8 @@ type Node struct {
 	Keys func(config.Config) error
 	// Plaintext asks Docker what it keeps in plaintext volumes beside those of voluks, one sentence each. Not set: not asked.
 	Plaintext func() ([]string, error)
+	// Drills says of which volumes the recovery identity was not tried for too long, one sentence each. Not set: not asked.
+	Drills func() ([]string, error)
 	// Patience is how long one check may take. 0: 10 s.
 	Patience time.Duration
 }

@@ -123,7 +123,7 @@ func (files tree) node(t *testing.T) *Node {
 	p := config.PathsUnder(root)
 	return &Node{
 		System: root, Paths: p, ConfigFile: p.ConfigFile(), Owner: os.Geteuid(), Now: func() time.Time { return noon }, Pid: 800,
-		Libcryptsetup: "2.8.6", Keys: func(config.Config) error { return nil }, Plaintext: func() ([]string, error) { return nil, nil },
+		Libcryptsetup: "2.8.6", Keys: func(config.Config) error { return nil }, Plaintext: func() ([]string, error) { return nil, nil }, Drills: func() ([]string, error) { return nil, nil },
 	}
 }
 

@@ -40,7 +40,8 @@ type Info struct {
 	Created    time.Time         `json:"created"`
 	Options    map[string]string `json:"options"` // all of them, defaults included, as ParseOptions would take them
 	Warnings   []string          `json:"warnings,omitempty"`
-	Drill      *Drill            `json:"drill,omitempty"` // when the recovery identity last opened it, for a trial
+	Drill      *Drill            `json:"drill,omitempty"`     // when the recovery identity last opened it, for a trial
+	DrillDue   string            `json:"drill_due,omitempty"` // why it is time for another trial; one of the warnings
 	// PastRecipients are fingerprints of recovery identities that its recovery slot was once sealed to: each still opens the volume with a copy of the
 	// header from then.
 	PastRecipients []string `json:"past_recipients,omitempty"`

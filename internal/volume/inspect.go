@@ -107,8 +107,8 @@ func (m *Manager) describe(v *view, name string, mine *lock) Info {
 	info.Slots = append(info.Slots, r.Slots...)
 	info.KeySince = oldest(r.Slots)
 	info.Drill, info.PastRecipients = r.Drill, r.Past
-	if w := info.drillDue(v.drillEvery, m.now()); w != "" {
-		info.Warnings = append(info.Warnings, w)
+	if info.DrillDue = info.drillDue(v.drillEvery, m.now()); info.DrillDue != "" {
+		info.Warnings = append(info.Warnings, info.DrillDue)
 	}
 	info.State = r.State
 	if note := m.locked(r); info.State == StateReady && note.Reason != "" {
