@@ -28,7 +28,7 @@ func (n *docNode) ends(status int, args ...string) string {
 	if got := 0; err != nil && (!errors.As(err, &exit) || exit.ExitCode() != status) || err == nil && status != got {
 		n.t.Fatalf("voluks %s: %v, want exit status %d\n%s", strings.Join(args, " "), err, status, out)
 	}
-	if bytes.Contains(out, []byte("AGE-SECRET-KEY")) {
+	if bytes.Contains(out, []byte("AGE-SECRET-KEY-1")) {
 		n.t.Errorf("voluks %s shows the identity:\n%s", strings.Join(args, " "), out)
 	}
 	return string(out)
