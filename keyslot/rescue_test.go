@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/voluks/voluks/internal/kek"
@@ -334,5 +335,41 @@ func opensTyped(t *testing.T, start func() program, key *secret.Key) {
 	}
 	if err := keyslot.Prove(start().c, slots[0], key); err != nil {
 		t.Error(err)
+	}
+}
+
+// The journal of a recovery key is taken only in the form in which it is written.
+func TestPendingTyped(t *testing.T) {
+	n := newNode(t)
+	key, err := typable.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer key.Wipe()
+	start := fakeLab(t)
+	c := n.ready(t, start)
+	cut(start, diesAfter, 1, func(p program) error { _, err := keyslot.AddTyped(t.Context(), p.c, n.Keyring, key); return err })
+	s := state(t, c)
+	if s.Pending == nil || s.Pending.Role() != keyslot.RoleTyped || s.Pending.Slot() != 29 || s.Pending.Generation() != 0 {
+		t.Fatalf("%+v", s.Pending)
+	}
+	raw, err := s.Pending.Encode()
+	if err != nil || strings.Contains(string(raw), string(key.Bytes()[:8])) {
+		t.Fatalf("%s, %v", raw, err)
+	}
+	for _, change := range [][2]string{
+		{`"keyslots":["29"]}`, `"keyslots":["29"],"x":1}`}, {`"keyslots":["29"]}`, `"keyslots":["32"]}`}, {`"keyslots":["29"]}`, `"keyslots":[]}`},
+		{`"systemd-recovery"`, `"systemd-tpm2"`}, {`"token":{`, `"sealed":"AAAA","token":{`},
+	} {
+		bad := strings.Replace(string(raw), change[0], change[1], 1)
+		if bad == string(raw) {
+			t.Fatalf("%q is not in %s", change[0], raw)
+		}
+		if _, err := keyslot.DecodeToken([]byte(bad)); err == nil {
+			t.Errorf("%q for %q is accepted", change[1], change[0])
+		}
+	}
+	if _, err := keyslot.AddTyped(t.Context(), c, n.Keyring, n.identity); !errors.Is(err, typable.ErrMistyped) {
+		t.Errorf("another kind of secret: %v", err)
 	}
 }

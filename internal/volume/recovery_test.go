@@ -93,6 +93,54 @@ func TestKillRescue(t *testing.T) {
 	}
 }
 
+// The key of the node is gone, and the header is an older one: with the identity it is accepted, and stays refused until all of its slots are rotated. F36
+func TestOlderHeaderAndKeyLost(t *testing.T) {
+	for k := 1; ; k++ {
+		n := volumetest.NewNode(t)
+		create(t, n, "db")
+		n.Put(mount(t, n, "db", docker("a")), "canary", canary)
+		if err := n.Manager().Unmount(t.Context(), "db", "a"); err != nil {
+			t.Fatal(err)
+		}
+		restore := n.Snapshot(imageOf(n, "db"))
+		if _, err := n.Manager().Rotate(t.Context(), "db", keyslot.RoleAgent); err != nil {
+			t.Fatal(err)
+		}
+		restore()
+		n.Keyring = &keyslot.Keyring{KEK: kektest.NewMemory("next").Set(), Recipients: n.Keyring.Recipients}
+		if _, err := n.Manager().AcceptOlderHeader(t.Context(), "db"); !errors.Is(err, volume.ErrLocked) {
+			t.Errorf("without the identity: %v", err)
+		}
+		n.Lent = n.Identity
+		p := n.Process()
+		p.KillAt(k)
+		_, err := n.ManagerOf(p).AcceptOlderHeader(t.Context(), "db")
+		if p.Dead() {
+			if _, err := n.Manager().Mount(t.Context(), "db", docker("a")); err == nil {
+				// The last rotation is published.
+				if _, err := n.Manager().Rotate(t.Context(), "db", keyslot.RoleAgent); err != nil {
+					t.Errorf("killed after %d: %v", k, err)
+				}
+			} else if _, err := n.Manager().AcceptOlderHeader(t.Context(), "db"); err != nil {
+				t.Errorf("killed after %d: %v", k, err)
+			}
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		n.Lent = nil
+		n.Reboot()
+		if got := n.Get(mount(t, n, "db", docker("a")), "canary"); got != canary {
+			t.Errorf("killed after %d: the data is %q", k, got)
+		}
+		if _, recovery, slots := generations(t, n, "db"); slots != 2 || recovery == 1 {
+			t.Errorf("killed after %d: %d slots, the recovery slot is of generation %d", k, slots, recovery)
+		}
+		if !p.Dead() {
+			break
+		}
+	}
+}
+
 // The drill is written down; the status says when it is overdue, and what a change of recipients means for it.
 func TestDrill(t *testing.T) {
 	n := volumetest.NewNode(t)

@@ -76,9 +76,12 @@ func (m *Manager) AcceptOlderHeader(ctx context.Context, name string) (receipt K
 	}
 	// The last rotation alone brings the header up to what the record knows: those before it stay below.
 	var roles []string
+	if len(k.Identities) > 0 { // the key of the node may be lost as well, and it alone rotates the recovery slot
+		roles = append(roles, keyslot.RoleAgent)
+	}
 	for _, s := range slots.Slots {
 		if s.Role == keyslot.RoleRecovery && len(k.Recipients) > 0 {
-			roles = []string{keyslot.RoleRecovery}
+			roles = append(roles, keyslot.RoleRecovery)
 		}
 	}
 	known := r.generation() + uint64(len(roles))
