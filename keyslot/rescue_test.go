@@ -66,11 +66,14 @@ func TestRescueCrashes(t *testing.T) {
 						t.Errorf("%d writes", writes)
 					}
 					for k := 1; k <= writes; k++ {
+						if l.name == "luks" && k != 2 {
+							continue // the fake has them all, and TestGuestKillRecovery the real thing
+						}
 						for _, how := range l.ways {
 							start := prepare()
 							cut(start, how, k, operation)
 							opensSomehow(t, start, next)
-							for again := 1; l.name == "fake"; again++ {
+							for again := 1; l.name == "fake" && how == diesAfter; again++ {
 								p := start()
 								p.dieAfter(again)
 								err := operation(p)
@@ -186,6 +189,9 @@ func TestRekeyCrashes(t *testing.T) {
 			t.Errorf("%d writes", writes)
 		}
 		for i := 1; i <= writes; i++ {
+			if l.name == "luks" && i != 3 {
+				continue // as in TestRescueCrashes
+			}
 			for _, how := range l.ways {
 				start := l.blank(t)
 				n.ready(t, start)
@@ -289,6 +295,9 @@ func TestTypedCrashes(t *testing.T) {
 		}
 
 		for k := 1; k <= 3; k++ {
+			if l.name == "luks" && k != 2 {
+				continue // as in TestRescueCrashes
+			}
 			for _, how := range l.ways {
 				start := l.blank(t)
 				n.ready(t, start)
@@ -306,6 +315,9 @@ func TestTypedCrashes(t *testing.T) {
 			}
 		}
 		for k := 1; k <= 2; k++ {
+			if l.name == "luks" && k != 1 {
+				continue
+			}
 			for _, how := range l.ways {
 				start := l.blank(t)
 				n.ready(t, start)
