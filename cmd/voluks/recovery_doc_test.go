@@ -159,6 +159,10 @@ func (n *docNode) volume(name, uuid string) (*luks.Container, *keyslot.Keyring) 
 	})
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(filepath.Dir(image), "record.json"), record, 0o600))
+	if len(k.Recipients) > 0 {
+		_, err = volume.HeaderBackups{Dir: filepath.Join(n.root, "var/lib/voluks/backups")}.Renew(k, image, uuid)
+		must(t, err)
+	}
 	return c, k
 }
 
