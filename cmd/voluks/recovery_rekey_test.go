@@ -234,7 +234,7 @@ func TestRotateWithTheIdentity(t *testing.T) {
 	must(t, os.Remove(key))
 	_, err := keyfile.Generate(key)
 	must(t, err)
-	wants(t, n.ends(exitLocked, "keyslot", "rotate", "--all"), "voluks keyslot ls db")
+	wants(t, n.ends(exitLocked, "keyslot", "rotate", "--all"), "voluks kek ls")
 	n.ends(exitLocked, "keyslot", "rotate", "--all", "--recovery-identity", n.someIdentity())
 	must(t, os.WriteFile(filepath.Join(n.where, "nonsense"), []byte("nonsense\n"), 0o600))
 	n.ends(exitUsage, "keyslot", "rotate", "--all", "--recovery-identity", "nonsense")
