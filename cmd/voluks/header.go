@@ -112,7 +112,7 @@ func deviceError(op, device string, err error) error {
 	var strict *header.StrictError
 	code := volume.CodeOf(err)
 	switch {
-	case err == nil, code != volume.CodeInternal, exitCode(err) != exitFailure:
+	case err == nil, code != volume.CodeInternal:
 		return err
 	case errors.Is(err, header.ErrNotLUKS), errors.Is(err, header.ErrLUKS1), errors.As(err, &strict), errors.Is(err, headerbackup.ErrOther), errors.Is(err, luks.ErrKeyLength),
 		errors.Is(err, luks.ErrSlotOccupied), errors.Is(err, luks.ErrLastSlot), errors.Is(err, keyslot.ErrManaged):
@@ -125,6 +125,8 @@ func deviceError(op, device string, err error) error {
 		code = volume.CodeBusy
 	case errors.Is(err, header.ErrDamaged), errors.Is(err, headerbackup.ErrDamaged), errors.Is(err, headerbackup.ErrUnreadable), errors.Is(err, headerbackup.ErrUnusual):
 		code = volume.CodeDamaged
+	case exitCode(err) != exitFailure: // it says enough by itself
+		return err
 	default:
 		return fmt.Errorf("%s %s: %w", op, device, err)
 	}
