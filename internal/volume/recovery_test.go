@@ -272,3 +272,36 @@ func TestRecoveryKeys(t *testing.T) {
 		t.Errorf("%d slots", slots)
 	}
 }
+
+// A removal that was killed after any of its writes leaves, when it is repeated, no backup in which the removed key still has its slot. F36
+func TestKilledRemovalOfARecoveryKeyLeavesNoBackup(t *testing.T) {
+	typed, err := typable.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer typed.Wipe()
+	for k := 1; ; k++ {
+		n := volumetest.NewNode(t)
+		id := create(t, n, "db").UUID
+		if _, err := n.Manager().AddRecoveryKey(t.Context(), "db", typed); err != nil {
+			t.Fatal(err)
+		}
+		p := n.Process()
+		p.KillAt(k)
+		_, err := n.ManagerOf(p).RemoveRecoveryKey(t.Context(), "db", -1)
+		if !p.Dead() {
+			if err != nil || k < 4 {
+				t.Errorf("%d writes, %v", k-1, err)
+			}
+			return
+		}
+		if _, err := n.Manager().RemoveRecoveryKey(t.Context(), "db", -1); err != nil && !errors.Is(err, volume.ErrInvalid) {
+			t.Errorf("%d: again: %v", k, err)
+		}
+		for _, image := range n.Backups(id) {
+			if slots := keyslot.TypedSlots(image.Header); len(slots) > 0 {
+				t.Fatalf("killed after write %d: a backup with the recovery key in slots %v is left:\n%s", k, slots, strings.Join(n.Log(), "\n"))
+			}
+		}
+	}
+}

@@ -35,6 +35,8 @@ type KeyReceipt struct {
 	Backups   *headerbackup.Report `json:"backups,omitempty"`  // what became of the older header backups
 	Warnings  []string             `json:"warnings,omitempty"` // what is left to be done
 	Ended     time.Time            `json:"ended"`
+
+	renew bool // an interrupted operation may have left older backups
 }
 
 // Changed tells whether the header was changed.
@@ -137,7 +139,7 @@ func (m *Manager) changeKeys(ctx context.Context, name, action string, change fu
 		return receipt, errors.Join(err, err2)
 	}
 	m.o.Crash(action + ".recorded")
-	if err != nil && !receipt.Changed() {
+	if err != nil && !receipt.Changed() && !receipt.renew {
 		return receipt, err
 	}
 	// Of several slots the first ones may have been changed before one failed: that is no less true.
