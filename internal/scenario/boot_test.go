@@ -133,7 +133,7 @@ func TestRebootSetUp(t *testing.T) {
 		}
 	}
 	// Without word from voluks that it still waits, systemd gives up after that time.
-	writeFile(t, "/etc/systemd/system/voluks-volume@latehost.service.d/limit.conf", "[Service]\nTimeoutStartSec=20\n")
+	writeFile(t, "/etc/systemd/system/voluks-volume@latehost.service.d/limit.conf", "[Service]\nTimeoutStartSec=40\n")
 	output(t, "docker", "run", "-d", "--init", "--name", "late", "--restart", "always", "--network", "none", "-v", "late:/d", image,
 		"sh", "-c", "while :; do date >> /d/log; sync; sleep 1; done")
 
@@ -314,8 +314,8 @@ func TestRebootLate(t *testing.T) {
 		if _, err := fmt.Sscan(string(uptime), &up); err != nil {
 			return err
 		}
-		if since == 0 || up-since/1e6 < 25 {
-			return fmt.Errorf("systemd's limit of 20 s for the volume is not over")
+		if since == 0 || up-since/1e6 < 47 {
+			return fmt.Errorf("systemd's limit of 40 s for the volume is not over")
 		}
 		return nil
 	})
