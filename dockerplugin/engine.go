@@ -47,7 +47,7 @@ const (
 
 // Bypass is one place where Docker keeps data in plaintext.
 type Bypass struct {
-	Kind        BypassKind `json:"kind"`
+	Kind        BypassKind `json:"kind"`                  // what it is
 	Volume      string     `json:"volume"`                // name of the local volume
 	Containers  []string   `json:"containers,omitempty"`  // names of the containers that have it
 	Destination string     `json:"destination,omitempty"` // path inside the container, empty for a shadow

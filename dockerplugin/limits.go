@@ -9,9 +9,9 @@ import "time"
 // layers below undo what they began; at Answer the client is told, even if they are stuck.
 type Limits struct {
 	LongWork    time.Duration // Create and Mount
-	LongAnswer  time.Duration
+	LongAnswer  time.Duration // until their answer at the latest
 	ShortWork   time.Duration // all others
-	ShortAnswer time.Duration
+	ShortAnswer time.Duration // likewise
 	Undo        time.Duration // for calls that are cut short when the agent must stop
 	Body        int64         // bytes of a request
 	ReadBody    time.Duration // for the client to send its request

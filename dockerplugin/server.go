@@ -21,8 +21,8 @@ import (
 
 // Config is what a Server needs.
 type Config struct {
-	Volumes Volumes
-	Parse   ParseFunc
+	Volumes Volumes         // what the calls are made on
+	Parse   ParseFunc       // reads the options of a Create
 	Ready   <-chan struct{} // closed when requests may be served; until then they wait. nil: at once
 	Log     *slog.Logger    // nil: nothing is logged
 	Limits  Limits          // zero: DefaultLimits

@@ -25,7 +25,7 @@ import (
 
 // Adopted is what Adopt did. It holds nothing secret.
 type Adopted struct {
-	UUID string `json:"uuid"`
+	UUID string `json:"uuid"` // of the LUKS header
 	Slot int    `json:"slot"` // the agent slot
 	Made bool   `json:"made"` // false: it was there already
 }

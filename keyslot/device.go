@@ -32,12 +32,12 @@ import (
 
 // Changed is what AddKey and ReplaceKey did. It holds nothing secret.
 type Changed struct {
-	UUID     string   `json:"uuid"`
-	NewSlot  int      `json:"new_slot"`
-	OldSlot  int      `json:"old_slot"` // -1: none
-	OldKDF   string   `json:"old_kdf,omitempty"`
-	NewKDF   string   `json:"new_kdf"`
-	ProvedBy []string `json:"proved_by"`
+	UUID     string   `json:"uuid"`              // of the LUKS header
+	NewSlot  int      `json:"new_slot"`          // its number
+	OldSlot  int      `json:"old_slot"`          // -1: none
+	OldKDF   string   `json:"old_kdf,omitempty"` // of the slot that is gone, for people
+	NewKDF   string   `json:"new_kdf"`           // of the new slot, for people
+	ProvedBy []string `json:"proved_by"`         // implementations that opened the new slot
 	Resumed  bool     `json:"resumed,omitempty"` // the slot was there already: an earlier call was interrupted, or the key known
 }
 

@@ -33,9 +33,9 @@ var (
 
 // TokenError is a token of ours that cannot be used. It is ErrToken.
 type TokenError struct {
-	ID   int // number of the token
-	Type string
-	Err  error
+	ID   int    // number of the token
+	Type string // of the token
+	Err  error  // what is wrong with it
 }
 
 // Error implements error.
@@ -52,8 +52,8 @@ func (e *TokenError) Unwrap() error { return e.Err }
 // VersionError is a token of ours with a version that this voluks does not know. It is
 // ErrUnknownVersion.
 type VersionError struct {
-	ID      int
-	Type    string
+	ID      int    // of the token
+	Type    string // of the token
 	Version string // as written; "" if there is none
 }
 
@@ -68,8 +68,8 @@ func (e *VersionError) Is(target error) bool { return target == ErrUnknownVersio
 // ForeignTokenError is a token that was made for another header: the container was copied, or its
 // UUID changed, by something other than voluks.
 type ForeignTokenError struct {
-	ID     int
-	Type   string
+	ID     int    // of the token
+	Type   string // of the token
 	UUID   string // in the token
 	Header string // UUID of the header that it is in
 }
@@ -92,9 +92,9 @@ func (e *TooLargeError) Error() string {
 
 // ProofError means that a slot does not open with the key that was put into it.
 type ProofError struct {
-	Slot int
+	Slot int    // that did not open
 	By   string // who tried: "libcryptsetup" or "luks.go"
-	Err  error
+	Err  error  // why
 }
 
 // Error implements error.

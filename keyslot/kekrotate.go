@@ -14,10 +14,10 @@ import (
 
 // Rewrapped is what Rewrap did. It holds nothing secret.
 type Rewrapped struct {
-	UUID string  `json:"uuid"`
-	Slot int     `json:"slot"`
-	From kek.Ref `json:"from"`
-	To   kek.Ref `json:"to"`
+	UUID string  `json:"uuid"` // of the LUKS header
+	Slot int     `json:"slot"` // that kept its key
+	From kek.Ref `json:"from"` // the key that wrapped before
+	To   kek.Ref `json:"to"`   // the key that wraps now
 	// Changed is false if the active key wrapped it already.
 	Changed bool `json:"changed"`
 	// Left is Recovered.Left of an interrupted rotation that was ended first.

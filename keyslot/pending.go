@@ -22,8 +22,8 @@ type PendingToken struct {
 	Salts [][]byte
 	// Agent, Recovery or Typed is the token to publish, complete; the others are nil. Its slot is the target.
 	Agent    *AgentToken
-	Recovery *RecoveryToken
-	Typed    *TypedToken
+	Recovery *RecoveryToken // set for the recovery role
+	Typed    *TypedToken    // set for a recovery key that is typed
 	// Sealed is the key of a recovery slot, sealed under the W of the agent slot, or a node could not
 	// prove that slot after a crash. It goes with this token.
 	Sealed []byte

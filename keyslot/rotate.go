@@ -37,19 +37,19 @@ import (
 
 // Rotated is what a rotation did, for receipts. It holds nothing secret.
 type Rotated struct {
-	Operation     string    `json:"operation"`
-	UUID          string    `json:"uuid"`
-	Role          string    `json:"role"`
-	OldSlot       int       `json:"old_slot"` // -1: there was none, or it is not known any more
-	NewSlot       int       `json:"new_slot"`
-	OldGeneration uint64    `json:"old_generation"` // 0: there was none
-	NewGeneration uint64    `json:"new_generation"`
+	Operation     string    `json:"operation"`            // id of the operation
+	UUID          string    `json:"uuid"`                 // of the LUKS header
+	Role          string    `json:"role"`                 // of the slot
+	OldSlot       int       `json:"old_slot"`             // -1: there was none, or it is not known any more
+	NewSlot       int       `json:"new_slot"`             // its number
+	OldGeneration uint64    `json:"old_generation"`       // 0: there was none
+	NewGeneration uint64    `json:"new_generation"`       // of its key
 	KEK           *kek.Ref  `json:"kek,omitempty"`        // of the agent slot: what wraps W
 	Recipients    []string  `json:"recipients,omitempty"` // of the recovery slot
-	ProvedBy      []string  `json:"proved_by"`
-	Started       time.Time `json:"started"`
-	Ended         time.Time `json:"ended"`
-	Resumed       bool      `json:"resumed,omitempty"` // it was begun by a process that died
+	ProvedBy      []string  `json:"proved_by"`            // implementations that opened the new slot
+	Started       time.Time `json:"started"`              // when it began, in this run
+	Ended         time.Time `json:"ended"`                // when the old slot was gone
+	Resumed       bool      `json:"resumed,omitempty"`    // it was begun by a process that died
 	// Rescued says that the recovery identity stood in for the key provider, which could not open the agent slot.
 	Rescued bool `json:"rescued,omitempty"`
 	// OldRecipients are those of the recovery slot that is gone: with a copy of the header from then their identities still open the volume.

@@ -34,12 +34,12 @@ type Slots struct {
 
 // Slot is one occupied key slot. It holds nothing secret.
 type Slot struct {
-	Number int
+	Number int // 0 to 31
 	// Managed says that voluks made it; Role and what follows up to Recipients is set only then.
 	Managed    bool
-	Role       string
-	Generation uint64
-	Created    time.Time
+	Role       string    // of its token
+	Generation uint64    // of its key
+	Created    time.Time // when its key was made
 	KEK        kek.Ref   // of the agent slot: what wraps W
 	History    []kek.Ref // of the agent slot: what ever wrapped W
 	Former     []kek.Ref // of the agent slot: what wrapped earlier slot keys of the volume

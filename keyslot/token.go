@@ -34,12 +34,12 @@ const MaxTokens = 24 << 10
 
 // AgentToken describes the slot that the node opens by itself.
 type AgentToken struct {
-	Slot       int
-	UUID       string // of the header
-	Generation uint64 // from 1, grows with each rotation of the volume's slots
-	KEK        kek.Ref
-	Wrap       []byte // W, wrapped by KEK
-	Sealed     []byte // the slot key, sealed under W; see seal
+	Slot       int     // that it describes
+	UUID       string  // of the header
+	Generation uint64  // from 1, grows with each rotation of the volume's slots
+	KEK        kek.Ref // that wraps W
+	Wrap       []byte  // W, wrapped by KEK
+	Sealed     []byte  // the slot key, sealed under W; see seal
 	// History names every key that has ever wrapped a W of this slot key, KEK included, without
 	// versions: when one of them leaks, the slot key has to be replaced.
 	History []kek.Ref
@@ -51,9 +51,9 @@ type AgentToken struct {
 
 // RecoveryToken describes the slot that only the recovery identity opens.
 type RecoveryToken struct {
-	Slot       int
-	UUID       string
-	Generation uint64
+	Slot       int       // that it describes
+	UUID       string    // of the LUKS header
+	Generation uint64    // of its key
 	Recipients []string  // fingerprints of those whom Age is sealed to
 	Age        string    // the slot key, as an armored age file
 	Created    time.Time // whole seconds, UTC
@@ -63,9 +63,9 @@ type RecoveryToken struct {
 // presence means that the volume was once ready and must never be formatted again.
 type VolumeToken struct {
 	UUID   string `json:"-"` // of the header; set by SetVolume
-	Name   string
-	FS     string
-	FSUUID string
+	Name   string // when the volume was made
+	FS     string // type of the file system
+	FSUUID string // of the file system
 	// Options are those of the volume's creation that a lost record is made again from.
 	Options map[string]string
 	// HighestGeneration is the highest one that any slot of this volume ever had. An older header put

@@ -17,7 +17,7 @@ type KDF struct {
 
 	// Of PBKDF2.
 	Hash       string
-	Iterations int
+	Iterations int // of pbkdf2
 	// Of Argon2id, all or none; without any they are measured on this machine.
 	Time, Memory, CPUs int // passes, KiB, lanes
 

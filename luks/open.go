@@ -17,8 +17,8 @@ import (
 
 // OpenParams say which mapping to make, with what, and of what container.
 type OpenParams struct {
-	Name   string // of the mapping, see MappingName
-	Slot   int
+	Name   string        // of the mapping, see MappingName
+	Slot   int           // that is opened; never "any"
 	Key    *secret.Key   // borrowed
 	Expect header.Expect // what the header must be; its UUID is required
 

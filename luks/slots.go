@@ -16,7 +16,7 @@ import (
 // Auth is a key and the one slot on which it is tried. There is no "any slot": trying a key on all of them would run the key derivations of others, and
 // hide which slot matched.
 type Auth struct {
-	Slot int
+	Slot int         // that Key opens
 	Key  *secret.Key // borrowed
 }
 

@@ -15,21 +15,21 @@ import (
 // Table is what the kernel must say of an open container. A zero field stands for what voluks writes; Name, Length, Device and SectorSize have a zero that takes
 // any (512 and 4096 as sector sizes). The options are compared exactly.
 type Table struct {
-	UUID       string // of the container; required
-	Name       string // of the mapping
-	Cipher     string
-	KeyBytes   int
+	UUID       string  // of the container; required
+	Name       string  // of the mapping
+	Cipher     string  // such as "aes-xts-plain64"
+	KeyBytes   int     // length of the volume key
 	SectorSize int     // bytes
 	DataOffset int64   // bytes
 	Length     int64   // bytes of the mapping
 	Device     sys.Dev // the device below; its name is not compared
-	Options    Flags
+	Options    Flags   // of the crypt target
 }
 
 // TableError is a mapping that is not what it should be. Nothing may be read from or written to it.
 type TableError struct {
-	Mapping          string
-	Field, Got, Want string
+	Mapping          string // its name
+	Field, Got, Want string // what was found there, and what was asked for
 }
 
 // Error says what the kernel has and what was asked for.

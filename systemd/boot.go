@@ -40,7 +40,7 @@ const (
 // It belongs to remote-fs.target and not to local-fs.target: that one's failure would stop the boot in a shell on the console, and one volume whose key
 // does not come must not cost the way into the machine.
 type BootMount struct {
-	Volume  string
+	Volume  string        // its name
 	Where   string        // absolute, in its shortest form
 	NoFail  bool          // the boot does not wait for it, and remote-fs.target does not fail with it
 	Timeout time.Duration // how long it waits for the key; per volume: the last one that was enabled counts

@@ -49,9 +49,9 @@ func Install(dir string, units []Unit) (written []string, err error) {
 
 // ControlError is what systemctl answered.
 type ControlError struct {
-	Args   []string
-	Stderr string
-	Err    error
+	Args   []string // of systemctl
+	Stderr string   // what it said
+	Err    error    // how it ended
 }
 
 // Error implements error.

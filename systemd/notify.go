@@ -15,7 +15,7 @@ import (
 // Every method is a no-op outside systemd. A notification that cannot be delivered is logged and otherwise ignored:
 // losing one must not stop a volume.
 type Notifier struct {
-	Log *slog.Logger
+	Log *slog.Logger // tells what systemd cannot be told
 }
 
 // Ready says that the agent answers requests. It may be sent again.

@@ -27,7 +27,7 @@ const Program = "/usr/bin/voluks"
 // Unit is a file of systemd's that voluks brings along.
 type Unit struct {
 	Name    string // below the directory of units: "voluks.service", or "NAME.d/FILE.conf" for a drop-in
-	Content string
+	Content string // of the file
 	// WantedBy are the units that start it at boot, from its [Install] section; none for a template and the like.
 	WantedBy []string
 }

@@ -16,9 +16,9 @@ import (
 // Attachment is an attached image. The loop device exists as long as anything has it open: this, a mapping, a mount. Whoever attaches keeps the
 // Attachment open for everything that he does through Path, and closes it when a mapping holds the device, or when he is done.
 type Attachment struct {
-	Path   string // /dev/loopN; means this image only until Close
-	Direct bool   // the device writes past the host's page cache
-	Loop   sys.Loop
+	Path   string   // /dev/loopN; means this image only until Close
+	Direct bool     // the device writes past the host's page cache
+	Loop   sys.Loop // as the kernel describes it
 	file   *os.File
 }
 

@@ -13,7 +13,7 @@ import (
 
 // NotBlankError means that a device that was to be formatted has content.
 type NotBlankError struct {
-	Path   string
+	Path   string // of the device or file that was probed
 	What   string // what was recognised, or "data"
 	Offset int64  // of the first byte that is not zero, or -1
 }

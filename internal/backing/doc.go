@@ -42,9 +42,9 @@ func other(format string, args ...any) error { return &OtherError{fmt.Sprintf(fo
 
 // NoSpaceError means that a directory's file system has too little room. Sizes are in bytes.
 type NoSpaceError struct {
-	Path        string
-	Need, Avail int64
-	Inodes      bool // it is not bytes but inodes that are missing
+	Path        string // of the directory that shall hold the image
+	Need, Avail int64  // bytes
+	Inodes      bool   // it is not bytes but inodes that are missing
 }
 
 // Error implements error.

@@ -25,13 +25,13 @@ type Config struct {
 	KEK KEK
 	// Previous are providers that only unwrap, in the order in which they are tried.
 	Previous []KEK
-	Recovery Recovery
-	Volumes  Volumes
-	Backing  Backing
-	Docker   Docker
-	Backup   Backup
-	Remove   Remove
-	Rotation Rotation
+	Recovery Recovery // who can open volumes without this node
+	Volumes  Volumes  // what a new volume is without options
+	Backing  Backing  // devices and volume groups that volumes may lie on
+	Docker   Docker   // where Docker finds voluks
+	Backup   Backup   // where header backups lie beside the state directory
+	Remove   Remove   // what becomes of removed volumes
+	Rotation Rotation // when the agent changes keys by itself
 }
 
 // Recovery says to whom the recovery slot of each volume is sealed.

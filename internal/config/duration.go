@@ -14,8 +14,8 @@ const day = 24 * time.Hour
 
 // DurationError is a duration that was not understood or is not usable.
 type DurationError struct {
-	Text   string
-	Reason string
+	Text   string // as it was written
+	Reason string // what is wrong with it
 }
 
 // Error implements error.

@@ -16,67 +16,67 @@ type KEK struct {
 	Provider string
 	// Timeout is how long it may take for one call; 0 is the default.
 	Timeout    time.Duration
-	File       *File
-	KeyDir     *KeyDir
-	Credential *Credential
-	AWSKMS     *AWSKMS
-	Vault      *Vault
-	Clevis     *Clevis
-	Exec       *Exec
+	File       *File       // set if Provider is "file", and so on
+	KeyDir     *KeyDir     // of "keydir"
+	Credential *Credential // of "credential"
+	AWSKMS     *AWSKMS     // of "awskms"
+	Vault      *Vault      // of "vault"
+	Clevis     *Clevis     // of "clevis"
+	Exec       *Exec       // of "exec"
 }
 
 // The settings of the providers, as they stand in the file. Their tags are the names of the settings.
 type (
 	// File is a file of 32 random bytes.
 	File struct {
-		Path string `toml:"path"`
+		Path string `toml:"path"` // of the key: 32 raw bytes
 	}
 	// KeyDir is a directory of such files, one per volume.
 	KeyDir struct {
-		Path string `toml:"path"`
+		Path string `toml:"path"` // of the directory with a key file per volume
 	}
 	// Credential is a systemd credential.
 	Credential struct {
-		Name       string `toml:"name"`
-		Path       string `toml:"path"`
-		TPM2Device string `toml:"tpm2_device"`
+		Name       string `toml:"name"`        // as systemd knows it
+		Path       string `toml:"path"`        // of the encrypted credential
+		TPM2Device string `toml:"tpm2_device"` // "auto", or a device; for systemd-creds
 	}
 	// AWSKMS is a key of AWS KMS.
 	AWSKMS struct {
-		KeyID    string `toml:"key_id"`
-		Region   string `toml:"region"`
-		Profile  string `toml:"profile"`
-		Endpoint string `toml:"endpoint"`
+		KeyID    string `toml:"key_id"`   // id, ARN or alias
+		Region   string `toml:"region"`   // "": by the standard chain
+		Profile  string `toml:"profile"`  // "": by the standard chain
+		Endpoint string `toml:"endpoint"` // URL; "": that of the region
 	}
 	// Vault is a key of the transit engine of Vault or OpenBao.
 	Vault struct {
-		Address        string       `toml:"address"`
-		Mount          string       `toml:"mount"`
-		Key            string       `toml:"key"`
-		Namespace      string       `toml:"namespace"`
-		Derived        bool         `toml:"derived"`
-		TokenFile      string       `toml:"token_file"`
-		CAFile         string       `toml:"ca_file"`
-		ServerName     string       `toml:"server_name"`
-		ClientCertFile string       `toml:"client_cert_file"`
-		ClientKeyFile  string       `toml:"client_key_file"`
-		AppRole        VaultAppRole `toml:"approle"`
+		Address        string       `toml:"address"`          // URL, or unix:// and the path of an agent's socket
+		Mount          string       `toml:"mount"`            // where the transit engine is mounted
+		Key            string       `toml:"key"`              // its name in the engine
+		Namespace      string       `toml:"namespace"`        // "": none
+		Derived        bool         `toml:"derived"`          // the key is a derived one, and takes a context
+		TokenFile      string       `toml:"token_file"`       // path
+		CAFile         string       `toml:"ca_file"`          // path; PEM; "": the system's
+		ServerName     string       `toml:"server_name"`      // that the certificate must have; "": the host of Address
+		ClientCertFile string       `toml:"client_cert_file"` // path; PEM
+		ClientKeyFile  string       `toml:"client_key_file"`  // path; PEM
+		AppRole        VaultAppRole `toml:"approle"`          // instead of a token
 	}
 	// VaultAppRole is a way to log in to Vault; the zero value is none.
 	VaultAppRole struct {
-		Mount        string `toml:"mount"`
-		RoleID       string `toml:"role_id"`
-		SecretIDFile string `toml:"secret_id_file"`
+		Mount        string `toml:"mount"`          // where the method is mounted
+		RoleID       string `toml:"role_id"`        // public
+		SecretIDFile string `toml:"secret_id_file"` // path
 	}
 	// Clevis is a policy of Clevis.
 	Clevis struct {
-		Pin    string `toml:"pin"`
-		Policy string `toml:"policy"`
+		Pin    string `toml:"pin"`    // such as "tang" or "sss"
+		Policy string `toml:"policy"` // JSON, as clevis takes it
 	}
 	// Exec is a program of the operator.
 	Exec struct {
-		Command []string `toml:"command"`
-		ID      string   `toml:"id"`
+		Command []string `toml:"command"` // the program by its absolute path, and its arguments
+		ID      string   `toml:"id"`      // public name of the key that the program keeps
 	}
 )
 

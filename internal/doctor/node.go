@@ -27,12 +27,12 @@ type Node struct {
 	System string
 	// Paths are the directories of voluks, ConfigFile its configuration. They are not relative to System.
 	Paths      config.Paths
-	ConfigFile string
+	ConfigFile string // path
 	// Owner is the user that everything of voluks must belong to: 0, but for tests.
 	Owner int
 	// Now is the time, Pid the process whose namespaces are "ours". Zero: those of this process.
 	Now func() time.Time
-	Pid int
+	Pid int // of this process
 	// Libcryptsetup is the version of the library that this program runs with.
 	Libcryptsetup string
 	// Keys says why volumes could not be opened with the configured provider, or nil. Not set: not asked.

@@ -29,8 +29,8 @@ func (l Level) Worse(other Level) bool { return slices.Index(order, l) > slices.
 
 // Finding is one line of a report. Its JSON form is stable: fields are added, never renamed.
 type Finding struct {
-	Check string `json:"check"` // which check this is from; stable, for scripts that care for some of them alone
-	Level Level  `json:"level"`
+	Check string `json:"check"`          // which check this is from; stable, for scripts that care for some of them alone
+	Level Level  `json:"level"`          // how bad it is
 	What  string `json:"what"`           // what was found
 	Why   string `json:"why"`            // why it matters
 	Mend  string `json:"mend,omitempty"` // how to mend it, where there is something to mend
@@ -38,7 +38,7 @@ type Finding struct {
 
 // Report is what came of looking a node over.
 type Report struct {
-	Worst    Level     `json:"worst"`
+	Worst    Level     `json:"worst"`    // of all findings
 	Findings []Finding `json:"findings"` // in the order of the checks
 }
 

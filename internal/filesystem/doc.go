@@ -28,7 +28,7 @@ func Types() []Type { return []Type{Ext4, XFS, Btrfs} }
 
 // Spec says what file system to make and how to mount it.
 type Spec struct {
-	Type  Type
+	Type  Type     // of the file system
 	UUID  string   // given to mkfs, expected by Mount; required by Make
 	Label string   // at most 16 bytes for ext4, 12 for xfs, 255 for btrfs; may be empty
 	Mkfs  []string // from ParseMkfs
@@ -51,8 +51,8 @@ var ErrMounted = errors.New("something is mounted there")
 
 // SizeError means that a device is too small for a file system. Sizes are in bytes.
 type SizeError struct {
-	Type      Type
-	Size, Min int64
+	Type      Type  // of the file system
+	Size, Min int64 // bytes
 }
 
 // Error implements error.
@@ -62,8 +62,8 @@ func (e *SizeError) Error() string {
 
 // SignatureError means that a device to be formatted holds something.
 type SignatureError struct {
-	Device string
-	Found  Signature
+	Device string    // path
+	Found  Signature // what is on it
 }
 
 // Error implements error.
@@ -73,7 +73,7 @@ func (e *SignatureError) Error() string {
 
 // MismatchError means that a device does not hold the file system that it should.
 type MismatchError struct {
-	Device, Field, Got, Want string
+	Device, Field, Got, Want string // Field is "type" or "UUID"
 }
 
 // Error implements error.

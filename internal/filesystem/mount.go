@@ -76,9 +76,9 @@ func mountedAt(path string) (bool, error) {
 
 // BusyError means that processes use a file system. It wraps ErrBusy.
 type BusyError struct {
-	Target string
+	Target string        // the mountpoint
 	Users  []sys.Process // those that were found; there may be others
-	Err    error
+	Err    error         // what the kernel said
 }
 
 // Error implements error.
@@ -130,8 +130,8 @@ func Unmount(ctx context.Context, target string) error {
 
 // Usage is how full a file system is, in bytes.
 type Usage struct {
-	Size  int64
-	Used  int64
+	Size  int64 // bytes
+	Used  int64 // bytes
 	Avail int64 // for users other than root
 }
 

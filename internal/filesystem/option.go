@@ -12,9 +12,9 @@ import (
 
 // OptionError means that an option or its value is not on the list.
 type OptionError struct {
-	Option  string // as given
-	Kind    string // "mkfs" or "mount"
-	Type    Type
+	Option  string   // as given
+	Kind    string   // "mkfs" or "mount"
+	Type    Type     // of the file system whose option it is
 	Reason  string   // why, if there is more to say than that it is not on the list
 	Allowed []string // what exists, or the values that this option takes
 }

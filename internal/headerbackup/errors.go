@@ -33,7 +33,7 @@ func (e *OtherVolumeError) Is(target error) bool { return target == ErrOther }
 
 // An OlderError is a backup from before the header that the volume has or is known to have had. Restoring it revives the keys that were retired since.
 type OlderError struct {
-	Generation, KnownGeneration uint64
+	Generation, KnownGeneration uint64 // of the backup, and of the volume
 	Epoch, KnownEpoch           uint64 // KnownEpoch 0: not known
 }
 
@@ -50,8 +50,8 @@ func (e *OlderError) Is(target error) bool { return target == ErrOlder }
 
 // A SecondError means that a backup was taken and lies in State, but not in the second directory.
 type SecondError struct {
-	Dir string
-	Err error
+	Dir string // the second directory
+	Err error  // why it cannot be used
 }
 
 // Error says where it is missing.

@@ -31,8 +31,8 @@ const (
 
 // An Image is a header area as it is kept: two copies of the metadata that say the same, the key material of their slots, zeros.
 type Image struct {
-	Header *header.Header
-	Taken  time.Time // zero if it is being taken now
+	Header *header.Header // read from it
+	Taken  time.Time      // zero if it is being taken now
 
 	raw  []byte // the first bytes, at least up to the end of the last slot in use
 	size int64  // of the whole; what raw lacks is zero

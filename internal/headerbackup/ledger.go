@@ -31,9 +31,9 @@ type secondCopy struct {
 
 // Gone is a copy of a backup that was destroyed, or could not be.
 type Gone struct {
-	Name string    `json:"name"`
-	Dir  string    `json:"dir"` // the directory above that of the volume
-	When time.Time `json:"when"`
+	Name string    `json:"name"`          // of the backup
+	Dir  string    `json:"dir"`           // the directory above that of the volume
+	When time.Time `json:"when"`          // it was destroyed
 	How  string    `json:"how,omitempty"` // of a destroyed one: OverwrittenInPlace, LogicalOnly or AlreadyGone
 	Why  string    `json:"why,omitempty"` // of another: why it may still be there
 }

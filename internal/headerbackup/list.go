@@ -17,16 +17,16 @@ import (
 
 // A Backup is one backup of one volume, in up to two copies.
 type Backup struct {
-	UUID   string
-	Name   Name
-	Size   int64 // bytes of one copy; 0 if none can be reached
-	Copies []Copy
+	UUID   string // of the volume
+	Name   Name   // says what may be public
+	Size   int64  // bytes of one copy; 0 if none can be reached
+	Copies []Copy // in this directory and the second one
 }
 
 // A Copy is a file with a backup. Err says why it cannot be reached now.
 type Copy struct {
-	Path string
-	Err  error
+	Path string // of the file
+	Err  error  // why it cannot be used; nil if it is whole
 }
 
 // Volumes returns the UUIDs of the volumes that have backups in State.

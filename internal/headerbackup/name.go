@@ -16,10 +16,10 @@ import (
 //
 //	g00000012-e57-20260102T030405Z-0123456789abcdef.luks2-header.gz.age
 type Name struct {
-	Generation uint64 // highest generation of a managed slot, see package keyslot
-	Epoch      uint64 // of the metadata
-	Taken      time.Time
-	Digest     string // first 16 hexadecimal digits of the SHA-256 of the file
+	Generation uint64    // highest generation of a managed slot, see package keyslot
+	Epoch      uint64    // of the metadata
+	Taken      time.Time // to the second
+	Digest     string    // first 16 hexadecimal digits of the SHA-256 of the file
 }
 
 const (

@@ -14,9 +14,9 @@ import (
 
 // Report says what became of the backups that were to be destroyed. It is part of receipts.
 type Report struct {
-	UUID      string `json:"uuid"`
-	Kept      string `json:"kept,omitempty"`
-	Destroyed []Gone `json:"destroyed,omitempty"`
+	UUID      string `json:"uuid"`                // of the volume
+	Kept      string `json:"kept,omitempty"`      // name of the backup that stays
+	Destroyed []Gone `json:"destroyed,omitempty"` // in this run
 	Unreached []Gone `json:"unreached,omitempty"` // these may still be there, and reopen the volume with an old key and the identity
 }
 

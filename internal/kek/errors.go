@@ -25,7 +25,7 @@ var (
 // ConfigError is a provider that cannot be used the way it is configured.
 type ConfigError struct {
 	Setting string // dotted name of the setting, such as "kek.file.path"
-	Err     error
+	Err     error  // what is wrong with it
 }
 
 // Error implements error.
@@ -58,7 +58,7 @@ func (e *NotMineError) Unwrap() error { return e.Err }
 
 // NoProviderError means that none of the configured providers has the key that a token names.
 type NoProviderError struct {
-	Want Ref
+	Want Ref     // the key that the token names
 	Have []Ref   // the configured keys, the active one first
 	Errs []error // why some of them are not known
 }

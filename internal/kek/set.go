@@ -17,8 +17,8 @@ const DefaultTimeout = 20 * time.Second
 // Set is what a node has: the provider that wraps and those that still unwrap. It checks what they
 // return, so that no user of it has to.
 type Set struct {
-	Active   Provider
-	Previous []Provider
+	Active   Provider   // wraps and unwraps
+	Previous []Provider // unwrap only
 	// Patience is how long calls are repeated whose errors may pass; 0 is not at all. An unlock that
 	// somebody waits for should have some, one that is tried again anyway needs none.
 	Patience time.Duration
@@ -135,8 +135,8 @@ func (s *Set) unwrap(ctx context.Context, p Provider, b Binding, ref Ref, wrap [
 // Broken stands for a configured provider that could not be made, so that the others work. It has
 // the provider's name and the reason.
 type Broken struct {
-	Name string
-	Err  error
+	Name string // of the provider
+	Err  error  // why it cannot be used
 }
 
 // Ref has no ID: the key is not known.

@@ -18,7 +18,7 @@ type Line struct {
 	Name    string // of the mapping
 	Device  string // as it is written: a path, or "UUID=..."
 	KeyFile string // "" for "-" and "none"
-	Options string
+	Options string // as the line has them
 }
 
 const maxCrypttab = 1 << 20

@@ -30,7 +30,7 @@ type Options struct {
 	// Unlock gives the key of the agent slot of the container on a device, which the caller wipes. If uuid is not "", the container must have it. It may wait
 	// for a key service.
 	Unlock func(ctx context.Context, device, uuid string) (*secret.Key, error)
-	Log    *slog.Logger
+	Log    *slog.Logger // tells each request
 }
 
 // Errors of Answer that are about the peer.

@@ -30,8 +30,8 @@ var (
 
 // RecipientError says which recipient of a list is wrong. It does not show it, which may be a secret.
 type RecipientError struct {
-	Index int // from 0
-	Err   error
+	Index int   // from 0
+	Err   error // what is wrong with it
 }
 
 // Error implements error.

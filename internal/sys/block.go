@@ -16,7 +16,7 @@ import (
 
 // Dev is a block device as sysfs knows it.
 type Dev struct {
-	Major, Minor uint32
+	Major, Minor uint32 // of a block device
 	Name         string // the kernel's, for example dm-3, loop0, sda1
 }
 

@@ -15,17 +15,17 @@ import (
 // DMTarget is one line of a device-mapper table. Start and Length are in sectors of 512 bytes. A literal key in Params (of a mapping that was made
 // without the kernel keyring) is replaced by "-".
 type DMTarget struct {
-	Start, Length uint64
-	Type, Params  string
+	Start, Length uint64 // 512-byte sectors
+	Type, Params  string // as in dmsetup table
 }
 
 // DMDevice is a device-mapper device with its live table.
 type DMDevice struct {
-	Name, UUID   string
-	Major, Minor uint32
-	OpenCount    int
-	Suspended    bool
-	ReadOnly     bool
+	Name, UUID   string     // UUID as device-mapper has it, not of what is on the device
+	Major, Minor uint32     // of its block device
+	OpenCount    int        // users that the kernel counts, mounts among them
+	Suspended    bool       // I/O waits until it is resumed
+	ReadOnly     bool       // it takes no writes
 	Targets      []DMTarget // empty if no table is loaded
 }
 

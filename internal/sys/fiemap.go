@@ -12,8 +12,8 @@ import (
 
 // Extent is where a piece of a file lies on the device of its file system, in bytes, as fiemap says (Linux, Documentation/filesystems/fiemap.rst).
 type Extent struct {
-	Logical, Physical, Length uint64
-	Flags                     uint32
+	Logical, Physical, Length uint64 // bytes: in the file, on the device, and long
+	Flags                     uint32 // of fiemap, such as ExtentShared
 }
 
 // Flags of an Extent.

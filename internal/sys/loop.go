@@ -17,11 +17,11 @@ import (
 // to another mount namespace, and the number in the device's own name says nothing at all.
 type Loop struct {
 	Path                   string // /dev/loopN
-	Major, Minor           uint32
+	Major, Minor           uint32 // of its block device
 	BackingDev, BackingIno uint64 // as Stat of the file has them
 	Offset, SizeLimit      uint64 // bytes; both 0 if the whole file is bound
 	BlockSize              int    // logical, in bytes
-	ReadOnly               bool
+	ReadOnly               bool   // it takes no writes
 	Direct                 bool   // direct I/O to the file
 	Autoclear              bool   // the kernel unbinds it when the last user closes it
 	File                   string // path as sysfs shows it, " (deleted)" included; for people only

@@ -15,13 +15,13 @@ import (
 
 // MountInfo is one line of proc_pid_mountinfo(5). Paths are unescaped.
 type MountInfo struct {
-	ID, Parent   int
+	ID, Parent   int    // and that of the mount below it
 	Major, Minor uint32 // of the file system; btrfs has an anonymous number here, not its device's
 	Root         string // directory of the file system that is visible at Mountpoint
 	Mountpoint   string // as seen from the process's root
 	Options      string // of this mount
 	Propagation  string // optional fields, for example "shared:12"; empty if private
-	FSType       string
+	FSType       string // such as "ext4"
 	Source       string // what was given to mount(2)
 	SuperOptions string // of the file system
 }

@@ -24,9 +24,9 @@ type NSHolder struct {
 
 // MountNamespace is a mount namespace with its processes and its mount table.
 type MountNamespace struct {
-	NS     uint64
-	PIDs   []int
-	Mounts []MountInfo
+	NS     uint64      // inode number of the namespace
+	PIDs   []int       // of processes in it
+	Mounts []MountInfo // in it
 }
 
 // MountNamespaces returns every mount namespace that a process lives in or that a bind mount keeps alive (snapd does that); one that only an open

@@ -22,9 +22,9 @@ type FSStat struct {
 	Size      int64 // total
 	Free      int64 // free, including what is reserved for root
 	Avail     int64 // free for users
-	Files     int64
-	FilesFree int64
-	BlockSize int64
+	Files     int64 // inodes
+	FilesFree int64 // inodes
+	BlockSize int64 // bytes
 	Type      int64 // magic number
 }
 

@@ -13,7 +13,7 @@ import (
 
 // Process is a process that uses something.
 type Process struct {
-	PID  int
+	PID  int    // in this namespace
 	Comm string // the command's name
 	How  string // "open file", "working directory", "root directory", "program", "mapped file"
 }

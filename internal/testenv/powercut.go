@@ -21,11 +21,11 @@ type Recorder struct {
 
 // A Write is one durable write that was logged.
 type Write struct {
-	From, To int64 // bytes
-	Flush    bool  // a flush came with it or, without bytes, was all there was: what the disk had got before is durable since then
-	FUA      bool  // it is durable itself
-	Mark     bool  // it is no write but a note that was made then
-	Note     string
+	From, To int64  // bytes
+	Flush    bool   // a flush came with it or, without bytes, was all there was: what the disk had got before is durable since then
+	FUA      bool   // it is durable itself
+	Mark     bool   // it is no write but a note that was made then
+	Note     string // of the log, "" for a write
 }
 
 // Record makes a device of first's size on extra disk 0, with that content, and logs to extra disk 1, which takes seven times as much. It calls Guest.

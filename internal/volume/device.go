@@ -91,7 +91,7 @@ func sameDisk(a, b *record) bool {
 
 // OccupiedError means that a device that was to become a volume holds something. It was not touched.
 type OccupiedError struct {
-	Device string
+	Device string // path
 	Serial string // what it is named by; "" if it has no name
 	Err    error  // what is there
 }

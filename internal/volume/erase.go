@@ -46,18 +46,18 @@ type Erasure struct {
 
 // EraseReceipt says what an erasure did. It is kept under the state directory, and holds no secret.
 type EraseReceipt struct {
-	V       int                  `json:"v"`      // version of this form
-	Action  string               `json:"action"` // ActionErase
-	Volume  string               `json:"volume"` // the name that it had
-	UUID    string               `json:"uuid"`   // of the LUKS header
-	Backing string               `json:"backing"`
-	Removed time.Time            `json:"removed"`
-	Header  Erasure              `json:"header"`
+	V       int                  `json:"v"`                 // version of this form
+	Action  string               `json:"action"`            // ActionErase
+	Volume  string               `json:"volume"`            // the name that it had
+	UUID    string               `json:"uuid"`              // of the LUKS header
+	Backing string               `json:"backing"`           // kind of the backing
+	Removed time.Time            `json:"removed"`           // when it was removed
+	Header  Erasure              `json:"header"`            // what became of it
 	Backups *headerbackup.Report `json:"backups,omitempty"` // what became of the copies of its header
 	// Incomplete says what is left to be done; Erase tries it again.
 	Incomplete []string  `json:"incomplete,omitempty"`
-	Advice     []string  `json:"advice,omitempty"`
-	Ended      time.Time `json:"ended"`
+	Advice     []string  `json:"advice,omitempty"` // for people
+	Ended      time.Time `json:"ended"`            // when it was done
 }
 
 // ActionErase is the action of an EraseReceipt.

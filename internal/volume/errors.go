@@ -65,7 +65,7 @@ func (c codeError) Error() string { return "volume: " + string(c) }
 // Error is what every method of Manager fails with: what was being done, to which volume, and why. It holds no secret. Its text names the way
 // out where there is one, since Docker shows nothing else.
 type Error struct {
-	Code   Code
+	Code   Code   // what a caller can act on
 	Op     string // "create", "mount", "unmount", "remove", "inspect", "list", "path", "settle"
 	Volume string // empty where no single volume is meant
 	Err    error  // the cause, part of the text
@@ -127,9 +127,9 @@ func (e *OptionError) Error() string {
 
 // Difference is one option in which a request and the volume of that name differ.
 type Difference struct {
-	Option string `json:"option"`
-	Have   string `json:"have"` // of the volume
-	Want   string `json:"want"` // of the request
+	Option string `json:"option"` // its name
+	Have   string `json:"have"`   // of the volume
+	Want   string `json:"want"`   // of the request
 }
 
 // DiffError says in what a create request differs from the volume that has the name (F10).

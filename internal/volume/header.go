@@ -27,7 +27,7 @@ import (
 
 // RestoreParams say which header a volume gets, and what is accepted.
 type RestoreParams struct {
-	Image *headerbackup.Image
+	Image *headerbackup.Image // what is restored
 	// Identities are those that opened the backup. The restored recovery slot is proven with them.
 	Identities []recovery.Identity
 	// AcceptOlder restores a header that is older than the volume had reached. The volume stays refused until AcceptOlderHeader has rotated its keys.
@@ -38,8 +38,8 @@ type RestoreParams struct {
 
 // HeaderReceipt says what RestoreHeader did. It holds no secret.
 type HeaderReceipt struct {
-	Volume     string `json:"volume"`
-	UUID       string `json:"uuid"`
+	Volume     string `json:"volume"`               // its name
+	UUID       string `json:"uuid"`                 // of the LUKS header
 	Generation uint64 `json:"generation"`           // of the header that is there now
 	Epoch      uint64 `json:"epoch"`                // likewise
 	Older      string `json:"older,omitempty"`      // by what it is older than the volume had reached

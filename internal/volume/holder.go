@@ -22,12 +22,12 @@ const (
 // Holder is one user of a mounted volume. ID is whatever the user calls itself (Docker's mount ID, "cli"); it may contain any characters and
 // may have 1 to 4096 bytes. PID, Start and Comm describe the process that asked (dockerd), zero where unknown.
 type Holder struct {
-	ID    string     `json:"id"`
-	Kind  HolderKind `json:"kind"`
-	PID   int        `json:"pid,omitempty"`
+	ID    string     `json:"id"`              // unique among the holders of a volume
+	Kind  HolderKind `json:"kind"`            // who asked
+	PID   int        `json:"pid,omitempty"`   // of who asked, if that says something
 	Start uint64     `json:"start,omitempty"` // field 22 of /proc/PID/stat, in clock ticks since boot
-	Comm  string     `json:"comm,omitempty"`
-	Since time.Time  `json:"since"` // set by Mount when zero
+	Comm  string     `json:"comm,omitempty"`  // its name
+	Since time.Time  `json:"since"`           // set by Mount when zero
 }
 
 // String names the holder for a person: its kind and the first characters of its ID.

@@ -15,17 +15,17 @@ import (
 
 // KeyUse says which keys of key providers a volume needs now, and by which its slot keys were ever wrapped.
 type KeyUse struct {
-	Volume  string    `json:"volume"`
-	UUID    string    `json:"uuid"`
+	Volume  string    `json:"volume"`            // its name
+	UUID    string    `json:"uuid"`              // of the LUKS header
 	Removed bool      `json:"removed,omitempty"` // a tombstone: it needs its key if it is to be dug up
 	Adopted bool      `json:"adopted,omitempty"` // no volume, but a device of the host; KeyUses does not know these
 	Keys    []kek.Ref `json:"keys"`              // in the version that has wrapped
-	History []kek.Ref `json:"history"`
-	Former  []kek.Ref `json:"former,omitempty"` // by which earlier slot keys were wrapped
+	History []kek.Ref `json:"history"`           // that ever wrapped a slot key of it
+	Former  []kek.Ref `json:"former,omitempty"`  // by which earlier slot keys were wrapped
 	// Recipients are fingerprints of those whose identity opens a recovery slot of it.
 	Recipients []string `json:"recipients"`
-	Err        error    `json:"-"` // why it is not known
-	Error      string   `json:"error,omitempty"`
+	Err        error    `json:"-"`               // why it is not known
+	Error      string   `json:"error,omitempty"` // Err as text
 }
 
 // KeyUses reads the headers of all volumes, removed ones included. It asks no provider, takes no lock and changes nothing. A volume that cannot be

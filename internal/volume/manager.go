@@ -18,9 +18,9 @@ import (
 
 // Options are what a Manager needs. Paths and Storage are required; Defaults for Create; Keyring for Create and Mount.
 type Options struct {
-	Paths    config.Paths
-	Defaults Defaults
-	Storage  Storage
+	Paths    config.Paths // of the node
+	Defaults Defaults     // for options that a creation leaves out
+	Storage  Storage      // that volumes are kept on
 	// Keyring gives the keys of the node. It is asked only by operations that need them, each time anew.
 	Keyring func(context.Context) (*keyslot.Keyring, error)
 	// Identities are recovery identities that somebody lends to this process. Mount opens volumes with them alone; what changes keys uses them where the

@@ -81,7 +81,7 @@ func (m *Manager) look() (*view, error) {
 // ProofError is a broken link in the chain from a path to its ciphertext. Whatever is at that path is not given out.
 type ProofError struct {
 	Link string // mount, root, hidden, data, device, mapping, table, backing
-	Msg  string
+	Msg  string // what does not hold
 }
 
 // Error implements error.

@@ -16,14 +16,14 @@ import (
 
 // Drill is a trial of the recovery identity that went well.
 type Drill struct {
-	At time.Time `json:"at"`
+	At time.Time `json:"at"` // when the slot was opened with the identity
 	// Identities are the fingerprints of those that were lent and that the slot is sealed to.
 	Identities []string `json:"identities"`
 }
 
 // Verified is what a trial found.
 type Verified struct {
-	Slot int `json:"slot"`
+	Slot int `json:"slot"` // that the identity opened
 	Drill
 }
 

@@ -20,11 +20,11 @@ import (
 
 // Removed describes a removed volume: a tombstone under the state directory.
 type Removed struct {
-	Name    string    `json:"name"` // that it had; "" if the record cannot be read
-	UUID    string    `json:"uuid"` // of the LUKS header; the tombstone's own name
-	Size    int64     `json:"size"` // bytes of the file system's device
-	FS      string    `json:"fs"`
-	Backing string    `json:"backing"`
+	Name    string    `json:"name"`              // that it had; "" if the record cannot be read
+	UUID    string    `json:"uuid"`              // of the LUKS header; the tombstone's own name
+	Size    int64     `json:"size"`              // bytes of the file system's device
+	FS      string    `json:"fs"`                // type of the file system
+	Backing string    `json:"backing"`           // kind of the backing
 	Removed time.Time `json:"removed"`           // zero if the disk was too full to write it down
 	Erasing bool      `json:"erasing,omitempty"` // its erasure has begun and must be finished; nothing brings it back
 	Reason  string    `json:"reason,omitempty"`  // why the record cannot be read

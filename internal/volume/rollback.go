@@ -16,7 +16,7 @@ var ErrOlderHeader = errors.New("older header")
 // OlderHeaderError is a header from before a rotation that the record knows of: somebody restored a backup, or the disk. Keys that were retired since
 // open it again. It is ErrOlderHeader.
 type OlderHeaderError struct {
-	Generation, Known uint64
+	Generation, Known uint64 // of the header, and of the record
 }
 
 // Error implements error.

@@ -24,17 +24,17 @@ import (
 
 // KeyReceipt says what an operation on the keys of one volume did. It is kept under the state directory, and holds no secret.
 type KeyReceipt struct {
-	V         int                  `json:"v"`
-	Action    string               `json:"action"` // see ActionRotate and so on
-	Volume    string               `json:"volume"`
-	UUID      string               `json:"uuid"`
-	Rotated   []keyslot.Rotated    `json:"rotated,omitempty"`
-	Rewrapped *keyslot.Rewrapped   `json:"rewrapped,omitempty"`
-	Removed   []int                `json:"removed,omitempty"` // slots that are gone without a successor
-	Verified  *Verified            `json:"verified,omitempty"`
-	Backups   *headerbackup.Report `json:"backups,omitempty"`  // what became of the older header backups
-	Warnings  []string             `json:"warnings,omitempty"` // what is left to be done
-	Ended     time.Time            `json:"ended"`
+	V         int                  `json:"v"`                   // version of this form
+	Action    string               `json:"action"`              // see ActionRotate and so on
+	Volume    string               `json:"volume"`              // its name
+	UUID      string               `json:"uuid"`                // of the LUKS header
+	Rotated   []keyslot.Rotated    `json:"rotated,omitempty"`   // one for each slot
+	Rewrapped *keyslot.Rewrapped   `json:"rewrapped,omitempty"` // nil if no wrap was asked for
+	Removed   []int                `json:"removed,omitempty"`   // slots that are gone without a successor
+	Verified  *Verified            `json:"verified,omitempty"`  // of a drill
+	Backups   *headerbackup.Report `json:"backups,omitempty"`   // what became of the older header backups
+	Warnings  []string             `json:"warnings,omitempty"`  // what is left to be done
+	Ended     time.Time            `json:"ended"`               // when it was done
 
 	renew bool // an interrupted operation may have left older backups
 }

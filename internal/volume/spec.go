@@ -4,7 +4,7 @@ package volume
 
 // Spec is what a volume is asked to be. It is plain data, fixed at creation. ParseOptions makes one; a Spec made by hand is checked by Create.
 type Spec struct {
-	Name      string `json:"name"`
+	Name      string `json:"name"`                // of the volume
 	Size      int64  `json:"size"`                // bytes that the file system gets; the header comes on top
 	FS        string `json:"fs"`                  // ext4, xfs, btrfs
 	Backing   string `json:"backing"`             // image, device, lvm

@@ -17,22 +17,22 @@ import (
 // Storage is everything that a Manager works on. NewStorage makes the real one, volumetest.Fake another; both pass volumetest.Conformance, which is
 // the contract in a form that runs.
 type Storage struct {
-	Files       Files
-	Backings    Backings
-	Containers  Containers
-	Filesystems Filesystems
-	Kernel      Kernel
+	Files       Files       // records and holders
+	Backings    Backings    // where ciphertext lies
+	Containers  Containers  // LUKS
+	Filesystems Filesystems // on the mappings
+	Kernel      Kernel      // its tables
 }
 
 // Place says where the ciphertext of a volume lies. It is plain data: nothing is looked up until a Backing of it is asked something.
 type Place struct {
-	Kind   string // of backing, such as BackingImage
-	Dir    string // the directory of the volume or tombstone, in which an image lies
-	UUID   string // of the container; a logical volume has it in its name
-	Device string // path of a device
-	ID     sys.BlockID
-	VG     string // volume group of a logical volume
-	Pool   string // thin pool in it; "": a thick volume
+	Kind   string      // of backing, such as BackingImage
+	Dir    string      // the directory of the volume or tombstone, in which an image lies
+	UUID   string      // of the container; a logical volume has it in its name
+	Device string      // path of a device
+	ID     sys.BlockID // what a device is known by
+	VG     string      // volume group of a logical volume
+	Pool   string      // thin pool in it; "": a thick volume
 }
 
 // Backings are where ciphertext lies, of whatever kind.

@@ -28,7 +28,7 @@ var (
 // DamagedError tells which of the two copies of a header cannot be trusted, and why. A nil field is a good copy. Whatever loads such a header through
 // libcryptsetup rewrites the bad copy from the good one, without a word.
 type DamagedError struct {
-	Primary, Secondary error
+	Primary, Secondary error // what is wrong with each copy; nil: nothing
 }
 
 // Error names the bad copies and what is wrong with each.
@@ -62,7 +62,7 @@ func (e *DamagedError) Lost() bool { return e.Primary != nil && e.Secondary != n
 
 // StrictError is a header that voluks could not have written, though it may be valid LUKS2. Field is the place in the metadata.
 type StrictError struct {
-	Field, Got, Want string
+	Field, Got, Want string // what was found there, and what voluks would have written
 }
 
 // Error says what was found where, and what was wanted.

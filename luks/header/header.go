@@ -22,17 +22,17 @@ const (
 // Header is the metadata of one LUKS2 container as the better of its two copies tells it. It is plain data; changing it changes nothing on the disk.
 type Header struct {
 	UUID      string // as written by the formatter, in lower case with dashes; not authenticated, like everything here
-	Label     string
-	Subsystem string
+	Label     string // at most 47 bytes
+	Subsystem string // at most 47 bytes
 	Epoch     uint64 // grows by one with each write of the metadata
 	Size      int64  // bytes of one copy: 4096 of binary header and the JSON area; the second copy begins there
 	Space     int64  // bytes of the device or file that was read
 
-	Keyslots map[int]Keyslot
-	Tokens   map[int]Token
-	Segments map[int]Segment
-	Digests  map[int]Digest
-	Config   Config
+	Keyslots map[int]Keyslot // by number
+	Tokens   map[int]Token   // by number
+	Segments map[int]Segment // by number
+	Digests  map[int]Digest  // by number
+	Config   Config          // of the metadata
 
 	Copies [2]Copy // first and second
 	JSON   []byte  // the metadata of the chosen copy as it was on the disk, without padding
@@ -54,70 +54,70 @@ type Keyslot struct {
 	Type     string // "luks2"; anything else is of another's making and only Type and Area are filled in
 	KeySize  int    // bytes of the volume key it holds
 	Priority *int   // nil: normal
-	AF       AF
-	Area     Area
-	KDF      KDF
+	AF       AF     // anti-forensic splitter
+	Area     Area   // where the key material lies
+	KDF      KDF    // from the slot key to the area's key
 }
 
 // AF is the anti-forensic splitter of a key slot.
 type AF struct {
-	Type    string
-	Stripes int
-	Hash    string
+	Type    string // "luks1"
+	Stripes int    // 4000
+	Hash    string // such as "sha256"
 }
 
 // Area is the part of the device that holds a slot's key material, encrypted.
 type Area struct {
-	Type         string
-	Offset, Size int64 // bytes from the start of the device
-	Encryption   string
-	KeySize      int // bytes
+	Type         string // "raw"
+	Offset, Size int64  // bytes from the start of the device
+	Encryption   string // cipher of the key material
+	KeySize      int    // bytes
 }
 
 // KDF is the key derivation of a key slot. Hash and Iterations belong to pbkdf2; Time, Memory and CPUs to argon2i and argon2id.
 type KDF struct {
-	Type       string
-	Hash       string
-	Iterations int
-	Time       int
-	Memory     int // KiB
-	CPUs       int
-	Salt       []byte
+	Type       string // "pbkdf2", "argon2i" or "argon2id"
+	Hash       string // of pbkdf2
+	Iterations int    // of pbkdf2
+	Time       int    // of argon2: passes
+	Memory     int    // KiB
+	CPUs       int    // of argon2: threads
+	Salt       []byte // decoded
 }
 
 // Token is one token: a JSON object of anybody's making that may point to key slots.
 type Token struct {
-	Type     string
+	Type     string          // such as "voluks-agent"
 	Keyslots []int           // in the order of the token
 	JSON     json.RawMessage // the whole object as on the disk
 }
 
 // Segment is one range of the device and its encryption.
 type Segment struct {
-	Type       string
-	Offset     int64 // bytes
-	Size       int64 // bytes; 0 with Dynamic
-	Dynamic    bool  // to the end of the device
-	IVTweak    uint64
-	Encryption string
-	SectorSize int // bytes
-	Integrity  bool
-	Flags      []string
+	Type       string   // "crypt", or "linear" during re-encryption
+	Offset     int64    // bytes
+	Size       int64    // bytes; 0 with Dynamic
+	Dynamic    bool     // to the end of the device
+	IVTweak    uint64   // sectors
+	Encryption string   // cipher
+	SectorSize int      // bytes
+	Integrity  bool     // it has an integrity profile, which voluks never makes
+	Flags      []string // such as "backup-final"
 }
 
 // Digest proves that an opened volume key is the right one, for the slots and segments that it names.
 type Digest struct {
-	Type         string
-	Hash         string
-	Iterations   int
-	Salt, Digest []byte
-	Keyslots     []int
-	Segments     []int
+	Type         string // "pbkdf2"
+	Hash         string // of pbkdf2
+	Iterations   int    // of pbkdf2
+	Salt, Digest []byte // decoded
+	Keyslots     []int  // numbers of the slots that hold its key
+	Segments     []int  // numbers of the segments that its key encrypts
 }
 
 // Config is the part of the metadata about the container as a whole.
 type Config struct {
-	JSONSize     int64
+	JSONSize     int64    // bytes
 	KeyslotsSize int64    // bytes of the area behind the two copies, where the slots' areas lie
 	Flags        []string // activation flags that plain cryptsetup applies on open
 	Requirements []string // features that a reader must know to be allowed to open it; re-encryption is one

@@ -37,8 +37,8 @@ var (
 // KeyFileError is a key file that cannot be used. Err is, or wraps, one of the errors above, or the
 // error of a system call.
 type KeyFileError struct {
-	Path   string
-	Err    error
+	Path   string // of the key
+	Err    error  // what is wrong with it
 	Detail string // numbers, never contents
 }
 

@@ -15,8 +15,8 @@ import (
 
 // A ForeignError is a share that cannot be combined with the others, and why. It is an ErrForeign.
 type ForeignError struct {
-	Fingerprint, WantFingerprint Fingerprint
-	Set, WantSet                 string
+	Fingerprint, WantFingerprint Fingerprint // of the share, and of the others
+	Set, WantSet                 string      // of the share, and of the others
 }
 
 // Error says which identity or splitting the share belongs to.

@@ -11,9 +11,9 @@ import (
 
 // A TypoError says what is wrong with the text of a share, and where if that can be told. It is an ErrMistyped.
 type TypoError struct {
-	What  string
-	Group int // from 1; 0: unknown
-	Char  int // in the group, from 1; 0: unknown
+	What  string // is wrong
+	Group int    // from 1; 0: unknown
+	Char  int    // in the group, from 1; 0: unknown
 }
 
 // Error names the place by group, and by line as the share is printed.

@@ -73,11 +73,11 @@ func (k Kind) String() string {
 
 // A Share is one owner's part of an identity. Only its value is secret. Whoever got it calls Wipe.
 type Share struct {
-	Kind        Kind
-	Needed      int // k: how many shares give the identity back
-	Total       int // n: how many were made
-	Number      int // of this share, from 1 to Total
-	Fingerprint Fingerprint
+	Kind        Kind        // of identity
+	Needed      int         // k: how many shares give the identity back
+	Total       int         // n: how many were made
+	Number      int         // of this share, from 1 to Total
+	Fingerprint Fingerprint // of the identity's recipient
 
 	clear byte // the five bits that are not shared
 	root  digest
@@ -126,9 +126,9 @@ var (
 
 // An Error is about one of several shares.
 type Error struct {
-	Position int // in the list, from 1
-	Number   int // written on the share
-	Err      error
+	Position int   // in the list, from 1
+	Number   int   // written on the share
+	Err      error // what is wrong with it
 }
 
 // Error names the share by the number that is written on it.

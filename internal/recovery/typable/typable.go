@@ -36,9 +36,9 @@ var ErrMistyped = errors.New("no recovery key")
 
 // A TypoError says what is wrong with the text of a key and where. It does not quote it.
 type TypoError struct {
-	What  string
-	Group int // from 1; 0: no one place
-	Char  int // in the group, from 1
+	What  string // is wrong
+	Group int    // from 1; 0: no one place
+	Char  int    // in the group, from 1
 }
 
 // Error names the place.

@@ -20,8 +20,8 @@ import (
 type Found struct {
 	Type           string // of a file system, container or member of something
 	PartitionTable string // of a partition table
-	UUID           string
-	Label          string
+	UUID           string // "" if it has none
+	Label          string // "" if it has none
 }
 
 // String says what it is, for people.

@@ -30,7 +30,7 @@ func (e *MissingError) Error() string {
 
 // ExitError means that a program ran and ended with a status other than 0.
 type ExitError struct {
-	Tool   string
+	Tool   string // its name
 	Code   int    // -1 if a signal ended it
 	Stderr string // the end of what it said, in one line
 }
@@ -71,8 +71,8 @@ func Find(name, pkg string) (string, error) {
 
 // Command is a program with all that it gets.
 type Command struct {
-	Path  string
-	Args  []string
+	Path  string     // of the program
+	Args  []string   // without the program's name
 	Files []*os.File // inherited as descriptors 3, 4, ...: locks among them stay held until it ends, even if this process is killed before
 	Env   []string   // beyond PATH, LANG and LC_ALL
 	Hide  []string   // files and directories that are empty for it; needs CAP_SYS_ADMIN

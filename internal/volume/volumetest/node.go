@@ -20,14 +20,14 @@ import (
 // Node is a machine with everything that a Manager needs: directories, keys, and a clock that a test moves.
 type Node struct {
 	*Machine
-	Paths    config.Paths
-	Provider *kektest.Memory
-	Keyring  *keyslot.Keyring
-	Defaults volume.Defaults
-	Logger   *slog.Logger
+	Paths    config.Paths     // below a directory of the test
+	Provider *kektest.Memory  // in memory
+	Keyring  *keyslot.Keyring // over Provider
+	Defaults volume.Defaults  // for new volumes
+	Logger   *slog.Logger     // writes into the test's output
 	// Identity is that of the keyring's recipients, and Lent what the Managers get of it; nothing unless a test lends it.
 	Identity, Lent []recovery.Identity
-	DrillEvery     time.Duration
+	DrillEvery     time.Duration // as in the configuration
 
 	mu  sync.Mutex
 	now time.Time

@@ -16,7 +16,7 @@ import (
 
 // Flags of an activation, persistent or for once.
 type Flags struct {
-	Discards, NoReadWorkqueue, NoWriteWorkqueue bool
+	Discards, NoReadWorkqueue, NoWriteWorkqueue bool // as cryptsetup's options of these names
 }
 
 func (f Flags) bits() C.uint32_t {

@@ -13,7 +13,7 @@ import (
 
 // FormatParams says how a new container looks.
 type FormatParams struct {
-	UUID, Label, Subsystem string
+	UUID, Label, Subsystem string // as the header shall have them
 	Cipher                 string // for example "aes-xts-plain64"
 	KeyBytes               int    // of the volume key, which the library makes at random
 	SectorSize             int    // bytes

@@ -31,12 +31,12 @@ type Fake struct {
 	mu   sync.Mutex
 	keys map[string]*kmsKey // by ARN
 
-	Denied bool
-	Hang   bool
-	Fail   string // an error code that everything ends with
-	Status int    // of that error; 0 is 400
-	Raw    string // an answer instead of the real one
-	Calls  []string
+	Denied bool     // it answers as IAM does when it refuses
+	Hang   bool     // it never answers
+	Fail   string   // an error code that everything ends with
+	Status int      // of that error; 0 is 400
+	Raw    string   // an answer instead of the real one
+	Calls  []string // operations, in the order in which they came
 }
 
 type kmsKey struct {
