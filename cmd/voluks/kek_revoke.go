@@ -29,7 +29,8 @@ slot key, proven, and older header backups are destroyed. It can be repeated
 until nothing is left.
 
 A copy of an old header and the leaked key still open a volume: all those that
-deserve "volume reencrypt" are named at the end, also by later runs.
+deserve another volume key are named at the end, also by later runs. This
+version does not change the volume key; copy the data into a new volume.
 
    voluks keyslot ls db            shows the ID
    voluks kek revoke 5f0c2e9a11d7b346`,
@@ -97,7 +98,7 @@ func (e *env) kekRevoke(ctx context.Context, command, id string, parallel int) e
 			fmt.Fprintf(w, "not done: %s\n", name)
 		}
 		for _, name := range result.Reencrypt {
-			fmt.Fprintf(w, "where copies of its old header may exist, reencrypt: %s\n", name)
+			fmt.Fprintf(w, "where copies of its old header may exist, copy the data into a new volume to reencrypt: %s\n", name)
 		}
 	}); err != nil {
 		return err

@@ -24,8 +24,8 @@ func keyslotRotateCommand(e *env) *cli.Command {
 		ArgsUsage: "NAME...|DEVICE",
 		Description: `Makes a new random key in a new key slot, proves with two independent
 implementations that it opens the volume, and only then destroys the old
-slot. Mounted volumes stay mounted. Nothing of the data is rewritten; what a
-leaked volume key needs is "volume reencrypt".
+slot. Mounted volumes stay mounted. Nothing of the data is rewritten: against a
+leaked volume key only a new volume helps, into which the data is copied.
 
 A rotation that was interrupted is continued by the next one. One volume that
 fails keeps no other. Receipts are kept below /var/lib/voluks/receipts.

@@ -74,7 +74,8 @@ recipient given here is taken to be kept: try it afterwards with "recovery
 verify".
 
 An old identity and a copy of an old header still open a volume: those that
-deserve "volume reencrypt" are named at the end.
+deserve another volume key are named at the end. This version does not change
+the volume key; copy the data into a new volume.
 
    voluks recovery rekey --recipient age1...
    voluks recovery rekey --new-identity --split 3/5
@@ -291,6 +292,6 @@ func (r rekeyResult) text(w io.Writer, b *bulk, recipients []recovery.Recipient)
 		fmt.Fprintf(w, "not done: %s\n", name)
 	}
 	for _, name := range r.Reencrypt {
-		fmt.Fprintf(w, "where copies of its old header may exist, reencrypt: %s\n", name)
+		fmt.Fprintf(w, "where copies of its old header may exist, copy the data into a new volume to reencrypt: %s\n", name)
 	}
 }

@@ -97,7 +97,7 @@ func (m *Manager) AcceptOlderHeader(ctx context.Context, name string) (receipt K
 		}
 	}
 	receipt = KeyReceipt{V: 1, Action: ActionRotate, Volume: name, UUID: r.UUID, Warnings: []string{
-		"an older header was accepted: it, and keys that were retired since, may be in other hands; `voluks volume reencrypt` helps against that",
+		"an older header was accepted: it, and keys that were retired since, may be in other hands; against that only a new volume helps, into which the data is copied",
 	}}
 	if err := rotateRoles(ctx, c, k, &receipt, roles); err != nil {
 		return receipt, err
