@@ -15,6 +15,9 @@ const (
 	// eraseEvery is how often the agent looks for removed volumes whose time is over, and eraseTime what the erasure of each gets.
 	eraseEvery = 10 * time.Second
 	eraseTime  = 5 * time.Minute
+	// clockTime is how long the agent must have run before it believes that a time is over: a machine that boots with a wrong clock, far ahead, has had it
+	// set by then.
+	clockTime = 10 * time.Minute
 )
 
 // eraser erases removed volumes when their time is over. What it depends on is in fields, for tests.
@@ -29,20 +32,21 @@ type eraser struct {
 func (r *eraser) run(ctx context.Context) {
 	ticker := time.NewTicker(eraseEvery)
 	defer ticker.Stop()
+	started := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			r.once(ctx)
+			r.once(ctx, time.Since(started))
 		}
 	}
 }
 
-// once erases what is due, one after the other: nothing about it is urgent. A configuration that cannot be read erases nothing.
-func (r *eraser) once(ctx context.Context) {
+// once erases what is due, one after the other: nothing about it is urgent. A configuration that cannot be read erases nothing. The agent has run for up.
+func (r *eraser) once(ctx context.Context, up time.Duration) {
 	keep, err := r.keep()
-	if err != nil {
+	if err != nil || keep > 0 && up < clockTime {
 		return
 	}
 	ids, err := r.expired(ctx, keep)
