@@ -58,7 +58,7 @@ func (e *env) volumeErase(ctx context.Context, ref string, force bool) error {
 	if err := e.confirm(ctx, force, question, "voluks volume erase --force "+found.UUID); err != nil {
 		return err
 	}
-	receipt, err := m.Erase(ctx, found.UUID)
+	receipt, err := m.Erase(ctx, found)
 	if err != nil {
 		return err
 	}

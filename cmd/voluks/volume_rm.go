@@ -75,6 +75,10 @@ func (e *env) volumeRm(ctx context.Context, names []string, force bool) error {
 	var errs []error
 	removed := []removedVolume{}
 	for _, name := range names {
+		if info, err := m.Inspect(ctx, name); err == nil && info.UUID != uuids[name] {
+			errs = append(errs, fmt.Errorf("%s is another volume by now, made while this one waited for an answer", name))
+			continue
+		}
 		if err := m.Remove(ctx, name); err != nil {
 			errs = append(errs, err)
 			continue
@@ -106,7 +110,11 @@ func (e *env) afterRemoval(ctx context.Context, m *volume.Manager, name, id stri
 	r := removedVolume{Name: name, UUID: id}
 	cfg, err := e.loadConfig()
 	if err == nil && cfg.Remove.Keep == 0 {
-		receipt, err := m.Erase(ctx, id)
+		seen, err := m.FindRemoved(ctx, id)
+		if err != nil {
+			return r, err
+		}
+		receipt, err := m.Erase(ctx, seen)
 		r.Erased = &receipt
 		return r, err
 	}

@@ -113,8 +113,9 @@ func (i *Image) alone() (*os.File, error) {
 	return f, nil
 }
 
-// eraseDevice destroys the header on a block device that is known to be the right one, and tells the device that its content is needed no longer.
-func eraseDevice(ctx context.Context, h *Held) (e Erased, err error) {
+// eraseDevice destroys the header on a block device that is known to be the right one, and tells the device that its content is needed no longer. Then,
+// if it is to have another use, it destroys every trace of a volume. Nobody else can take the device meanwhile.
+func eraseDevice(ctx context.Context, h *Held, wipeToo bool) (e Erased, err error) {
 	exclusive, err := os.OpenFile(h.node, os.O_RDWR|os.O_EXCL, 0)
 	if err != nil {
 		return e, fmt.Errorf("erase %s: %w: %w", h.node, ErrInUse, err)
@@ -131,7 +132,10 @@ func eraseDevice(ctx context.Context, h *Held) (e Erased, err error) {
 	if err := sys.Discard(exclusive); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return e, err
 	}
-	return e, nil
+	if wipeToo {
+		err = Wipe(ctx, h.node)
+	}
+	return e, err
 }
 
 // Erase destroys the header on the device, and then every trace that it held a volume, so that it can be given another use. ErrInUse while anything has
@@ -142,10 +146,7 @@ func (d *Device) Erase(ctx context.Context) (e Erased, err error) {
 		return e, err
 	}
 	defer h.Close()
-	if e, err = eraseDevice(ctx, h); err != nil {
-		return e, err
-	}
-	return e, Wipe(ctx, h.node)
+	return eraseDevice(ctx, h, true)
 }
 
 // Erase destroys the header on the logical volume. ErrInUse while anything has it; os.ErrNotExist if there is none.
@@ -155,5 +156,5 @@ func (l *LV) Erase(ctx context.Context) (e Erased, err error) {
 		return e, err
 	}
 	defer h.Close()
-	return eraseDevice(ctx, h)
+	return eraseDevice(ctx, h, false)
 }

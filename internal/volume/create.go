@@ -106,6 +106,9 @@ func (m *Manager) create(ctx context.Context, l *lock, s Spec, serial string) (b
 		return true, m.startOver(ctx, l, r, s, serial)
 	}
 	m.log.Info("finishing an interrupted creation", "volume", r.Name, "state", r.State)
+	if err := m.stillUnclaimed(ctx, r, serial != ""); err != nil {
+		return false, err
+	}
 	if err := r.mayWipe(serial); err != nil {
 		return false, err
 	}
@@ -119,6 +122,19 @@ func (m *Manager) create(ctx context.Context, l *lock, s Spec, serial string) (b
 		return true, m.startOver(ctx, l, r, s, serial)
 	}
 	return true, err
+}
+
+// stillUnclaimed is unclaimed for a volume whose record was not there all the time: it was unfinished, or removed.
+func (m *Manager) stillUnclaimed(ctx context.Context, r *record, wipe bool) error {
+	if r.Device == nil {
+		return nil
+	}
+	node, err := m.lock(ctx, m.o.Paths.NodeLock(), "look who has the device of "+r.Name)
+	if err != nil {
+		return err
+	}
+	defer node.Release()
+	return m.unclaimed(r, wipe)
 }
 
 // errUnusable says that an unfinished volume cannot be finished and cannot be formatted again by the rules either.

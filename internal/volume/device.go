@@ -33,6 +33,11 @@ func (m *Manager) claim(r *record, wipe bool) error {
 	if err := r.Spec.checkSize(); err != nil {
 		return err
 	}
+	return m.unclaimed(r, wipe)
+}
+
+// unclaimed makes sure that no other volume has the device of this one. The caller holds the node's lock.
+func (m *Manager) unclaimed(r *record, wipe bool) error {
 	for _, dir := range []string{m.o.Paths.VolumesDir(), m.o.Paths.RemovedDir()} {
 		all, err := m.s.Files.List(dir)
 		if err != nil {

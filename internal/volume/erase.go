@@ -64,9 +64,10 @@ type EraseReceipt struct {
 const ActionErase = "erase"
 
 // Erase destroys a removed volume for good: its header is overwritten and read back, the backups of the header are destroyed, the space is released.
-// It can be repeated after any failure. A receipt with Incomplete comes without an error. Errors: ErrNotFound, ErrInUse, ErrDamaged, ErrBusy, ErrStuck,
-// ErrTimeout, ErrCanceled.
-func (m *Manager) Erase(ctx context.Context, id string) (receipt EraseReceipt, err error) {
+// It can be repeated after any failure. A receipt with Incomplete comes without an error. If it was removed at another time than seen, it was brought back
+// meanwhile and removed again, and stays: ErrBusy. Errors: ErrNotFound, ErrInUse, ErrDamaged, ErrBusy, ErrStuck, ErrTimeout, ErrCanceled.
+func (m *Manager) Erase(ctx context.Context, seen Removed) (receipt EraseReceipt, err error) {
+	id := seen.UUID
 	defer finishError(&err, ActionErase, id)
 	l, err := m.lockRemoved(ctx, id, ActionErase)
 	if err != nil {
@@ -81,12 +82,24 @@ func (m *Manager) Erase(ctx context.Context, id string) (receipt EraseReceipt, e
 	if err != nil {
 		return receipt, err
 	}
+	if !r.removal().Equal(seen.Removed) {
+		return receipt, &Error{Code: CodeBusy, Err: errors.New("it was brought back and removed again meanwhile")}
+	}
+	if err := m.alsoAlive(id); err != nil {
+		return receipt, err
+	}
 	b := m.backingIn(dir, r)
 	resumed := r.Erasing != nil
 	if users, err := b.Users(); err == nil && len(users) > 0 {
 		return receipt, &Error{Code: CodeInUse, Err: &HeldError{Others: users}}
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return receipt, err
+	}
+	var other string // why nothing is overwritten
+	if r.Erased == nil && r.Spec.Backing == BackingDevice {
+		if other, err = m.holdsHeader(ctx, b, r, resumed); err != nil {
+			return receipt, err
+		}
 	}
 	if !resumed {
 		now := m.now().UTC()
@@ -97,7 +110,7 @@ func (m *Manager) Erase(ctx context.Context, id string) (receipt EraseReceipt, e
 	}
 	m.o.Crash("erase.noted")
 	if r.Erased == nil {
-		if r.Erased, err = m.eraseHeader(ctx, b, r, resumed); err != nil {
+		if r.Erased, err = m.eraseHeader(ctx, b, r, other); err != nil {
 			return receipt, err
 		}
 		m.o.Crash("erase.overwritten")
@@ -128,16 +141,32 @@ func (m *Manager) Erase(ctx context.Context, id string) (receipt EraseReceipt, e
 	return receipt, m.forget(dir)
 }
 
-// eraseHeader overwrites the header. An image in a tombstone is nobody else's; a device is overwritten only if the volume's header is on it.
-func (m *Manager) eraseHeader(ctx context.Context, b Backing, r *record, resumed bool) (*Erasure, error) {
-	if r.Spec.Backing == BackingDevice {
-		mine, err := m.holdsHeader(ctx, b, r, resumed)
+// alsoAlive refuses if a volume has the UUID of a tombstone, as after a restore of the state directory from a backup: they may have one backing, and have
+// the same header backups. A record that cannot be read may be that of such a volume.
+func (m *Manager) alsoAlive(id string) error {
+	names, _, err := m.names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		r, err := m.load(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
-			return nil, err
+			return fmt.Errorf("it is not known whether %q is the same volume: %w", name, err)
 		}
-		if mine != "" {
-			return &Erasure{How: LogicalOnly, Reasons: []string{mine}}, nil
+		if r.UUID == id {
+			return &Error{Code: CodeInUse, Err: fmt.Errorf("the volume %q has the same UUID: this tombstone is an older copy of it; move its directory away", name)}
 		}
+	}
+	return nil
+}
+
+// eraseHeader overwrites the header. An image in a tombstone is nobody else's; of a device other says why it is not this volume's any more.
+func (m *Manager) eraseHeader(ctx context.Context, b Backing, r *record, other string) (*Erasure, error) {
+	if other != "" {
+		return &Erasure{How: LogicalOnly, Reasons: []string{other}}, nil
 	}
 	e, err := b.Erase(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -167,8 +196,11 @@ func (m *Manager) holdsHeader(ctx context.Context, b Backing, r *record, resumed
 	}
 	h, err := m.s.Containers.At(path).Header()
 	switch {
-	case err == nil && h.UUID == r.UUID:
+	case err == nil && h.UUID == r.UUID && h.Copies[0].Err == nil:
 		return "", nil
+	case err == nil && h.UUID == r.UUID:
+		// Whoever gives a disk another use overwrites its start, and may leave the second copy. An erasure of ours overwrites the first copy last.
+		return "the start of its device holds something else by now; it was not touched, though a copy of the header is left behind that", nil
 	case err == nil:
 		return fmt.Sprintf("its device holds another container by now (%s), which was not touched", h.UUID), nil
 	case resumed && (errors.Is(err, header.ErrNotLUKS) || errors.Is(err, header.ErrDamaged)): // the key slots go first

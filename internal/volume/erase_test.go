@@ -88,7 +88,7 @@ func TestUndelete(t *testing.T) {
 func TestExpired(t *testing.T) {
 	n := volumetest.NewNode(t)
 	id := removed(t, n, "db")
-	expired := func() []string {
+	expired := func() []volume.Removed {
 		t.Helper()
 		ids, err := n.Manager().Expired(t.Context(), time.Hour)
 		if err != nil {
@@ -119,7 +119,7 @@ func TestExpired(t *testing.T) {
 		t.Errorf("too early: %v", got)
 	}
 	n.Sleep(time.Minute)
-	if got := expired(); len(got) != 1 || got[0] != id {
+	if got := expired(); len(got) != 1 || got[0].UUID != id {
 		t.Errorf("after its time: %v", got)
 	}
 	if err := os.WriteFile(record, []byte("{}"), 0o600); err != nil {
@@ -137,12 +137,12 @@ func TestErase(t *testing.T) {
 			n.Group(groupName)
 			n.Defaults.VolumeGroups = []string{groupName}
 			id := removed(t, n, "db", kind...)
-			r, err := n.Manager().Erase(t.Context(), id)
+			r, err := n.Manager().Erase(t.Context(), seen(t, n.Manager(), id))
 			if err != nil || r.Volume != "db" || r.UUID != id || r.Header.How != volume.OverwrittenInPlace || len(r.Incomplete) > 0 {
 				t.Errorf("%+v, %v", r, err)
 			}
 			vanished(t, n, id)
-			if _, err := n.Manager().Erase(t.Context(), id); !errors.Is(err, volume.ErrNotFound) {
+			if _, err := n.Manager().Erase(t.Context(), seen(t, n.Manager(), id)); !errors.Is(err, volume.ErrNotFound) {
 				t.Errorf("a second time: %v", err)
 			}
 			if len(n.Logical(groupName)) > 0 {
@@ -156,6 +156,21 @@ func TestErase(t *testing.T) {
 func erased(n *volumetest.Node) bool {
 	entries, err := os.ReadDir(n.Paths.RemovedDir())
 	return err == nil && len(entries) == 0
+}
+
+// seen is what a list says of a removed volume; of one that is not there its UUID alone.
+func seen(t *testing.T, m *volume.Manager, id string) volume.Removed {
+	t.Helper()
+	all, err := m.RemovedVolumes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range all {
+		if r.UUID == id {
+			return r
+		}
+	}
+	return volume.Removed{UUID: id}
 }
 
 func vanished(t *testing.T, n *volumetest.Node, id string) {
@@ -177,7 +192,7 @@ func TestEraseIncomplete(t *testing.T) {
 	id := removed(t, n, "db")
 	b := &backups{report: &headerbackup.Report{Unreached: []headerbackup.Gone{{Name: "old", Dir: "/away", Why: "not mounted"}}}}
 	m := volume.New(volume.Options{Paths: n.Paths, Storage: n.Process().Storage(), Backups: b, Now: n.Now})
-	r, err := m.Erase(t.Context(), id)
+	r, err := m.Erase(t.Context(), seen(t, m, id))
 	if err != nil || len(r.Incomplete) != 1 || !strings.Contains(r.Incomplete[0], "/away") {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -188,7 +203,7 @@ func TestEraseIncomplete(t *testing.T) {
 		t.Errorf("what is left is not tried again: %v, %v", ids, err)
 	}
 	b.report = nil
-	if r, err = m.Erase(t.Context(), id); err != nil || len(r.Incomplete) > 0 || r.Header.How != volume.OverwrittenInPlace || len(b.destroyed) != 2 {
+	if r, err = m.Erase(t.Context(), seen(t, m, id)); err != nil || len(r.Incomplete) > 0 || r.Header.How != volume.OverwrittenInPlace || len(b.destroyed) != 2 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	vanished(t, n, id)
@@ -199,7 +214,7 @@ func TestEraseInUse(t *testing.T) {
 	n := volumetest.NewNode(t)
 	id := removed(t, n, "db")
 	n.Pin(filepath.Join(n.Paths.RemovedDir(), id, "image"))
-	if _, err := n.Manager().Erase(t.Context(), id); !errors.Is(err, volume.ErrInUse) {
+	if _, err := n.Manager().Erase(t.Context(), seen(t, n.Manager(), id)); !errors.Is(err, volume.ErrInUse) {
 		t.Errorf("bound to a loop device: %v", err)
 	}
 	if all, err := n.Manager().RemovedVolumes(t.Context()); err != nil || len(all) != 1 || all[0].Erasing {
@@ -211,7 +226,7 @@ func TestEraseInUse(t *testing.T) {
 // nothing is ever in between for a user.
 func TestKillUndeleteAndErase(t *testing.T) {
 	undelete := func(m *volume.Manager, id string) error { _, err := m.Undelete(t.Context(), id); return err }
-	erase := func(m *volume.Manager, id string) error { _, err := m.Erase(t.Context(), id); return err }
+	erase := func(m *volume.Manager, id string) error { _, err := m.Erase(t.Context(), seen(t, m, id)); return err }
 	for name, do := range map[string]func(*volume.Manager, string) error{"undelete": undelete, "erase": erase} {
 		for _, reboot := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/reboot=%t", name, reboot), func(t *testing.T) {
@@ -257,6 +272,81 @@ func TestKillUndeleteAndErase(t *testing.T) {
 	}
 }
 
+// What was brought back and removed again since it was seen has its whole time before it.
+func TestEraseOfAnotherRemoval(t *testing.T) {
+	n := volumetest.NewNode(t)
+	id := removed(t, n, "db")
+	old := seen(t, n.Manager(), id)
+	n.Sleep(time.Hour)
+	if _, err := n.Manager().Undelete(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Manager().Remove(t.Context(), "db"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Manager().Erase(t.Context(), old); !errors.Is(err, volume.ErrBusy) {
+		t.Errorf("erased what was removed a moment ago: %v", err)
+	}
+	if _, err := n.Manager().Undelete(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	back(t, n, "db", id)
+}
+
+// The state directory was restored from a backup: a tombstone has the UUID of a volume that is in use.
+func TestEraseOfALivingVolume(t *testing.T) {
+	n := volumetest.NewNode(t)
+	id := removed(t, n, "db")
+	grave := filepath.Join(n.Paths.RemovedDir(), id)
+	record, err := os.ReadFile(filepath.Join(grave, "record.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Manager().Undelete(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(grave, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(grave, "record.json"), record, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Manager().Erase(t.Context(), seen(t, n.Manager(), id)); !errors.Is(err, volume.ErrInUse) {
+		t.Errorf("erased a tombstone whose volume lives: %v", err)
+	}
+	back(t, n, "db", id)
+	if err := os.WriteFile(filepath.Join(n.Paths.VolumeDir("db"), "record.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Manager().Erase(t.Context(), seen(t, n.Manager(), id)); !errors.Is(err, volume.ErrDamaged) {
+		t.Errorf("erased though a record cannot be read: %v", err)
+	}
+}
+
+// A time of removal that a crash left in a living volume is not the time of its removal from a full disk.
+func TestRemoveWithAnOldTime(t *testing.T) {
+	n := volumetest.NewNode(t)
+	id := removed(t, n, "db")
+	p := n.Process()
+	n.ManagerOfAt(p, func(point string) {
+		if point == "undelete.renamed" {
+			p.Kill()
+		}
+	}).Undelete(t.Context(), id)
+	n.Sleep(48 * time.Hour)
+	for k := 1; ; k++ {
+		p := n.Process()
+		p.FailAt(k, syscall.ENOSPC)
+		err := n.ManagerOf(p).Remove(t.Context(), "db")
+		if due, err := n.Manager().Expired(t.Context(), 24*time.Hour); err != nil || len(due) > 0 {
+			t.Fatalf("write %d fails: due at once: %+v, %v", k, due, err)
+		}
+		if err == nil {
+			return
+		}
+	}
+}
+
 // Nothing is erased early to make room: a full disk names what removed volumes keep.
 func TestFullDiskNamesRemovedVolumes(t *testing.T) {
 	n := volumetest.NewNode(t)
@@ -277,4 +367,32 @@ func TestFullDiskNamesRemovedVolumes(t *testing.T) {
 		t.Fatal(err)
 	}
 	back(t, n, "db", id)
+}
+
+// A device that an unfinished volume had was given to another one meanwhile: the first does not come back, and what is on the device stays. F3
+func TestUndeleteOfADeviceThatAnotherHas(t *testing.T) {
+	n := diskNode(t)
+	p := n.Process()
+	n.ManagerOfAt(p, func(point string) {
+		if point == "create.prepared" {
+			p.Kill()
+		}
+	}).Create(t.Context(), spec(t, n, "first", onDevice...))
+	infos, err := n.Manager().List(t.Context())
+	if err != nil || len(infos) != 1 {
+		t.Fatalf("%+v, %v", infos, err)
+	}
+	first := infos[0].UUID
+	if err := n.Manager().Remove(t.Context(), "first"); err != nil {
+		t.Fatal(err)
+	}
+	id := create(t, n, "second", onDevice...).UUID
+	n.Put(mount(t, n, "second", docker("a")), "canary", canary+" in "+id)
+	if err := n.Manager().Unmount(t.Context(), "second", "a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Manager().Undelete(t.Context(), first); !errors.Is(err, volume.ErrInUse) {
+		t.Errorf("brought back: %v", err)
+	}
+	back(t, n, "second", id)
 }

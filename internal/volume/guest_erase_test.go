@@ -132,7 +132,7 @@ func TestGuestEraseTellsTheTruth(t *testing.T) {
 			if c.spoil != nil {
 				c.spoil(t, filepath.Join(r.paths.RemovedDir(), info.UUID, "image"))
 			}
-			receipt, err := r.manager().Erase(t.Context(), info.UUID)
+			receipt, err := r.manager().Erase(t.Context(), seen(t, r.manager(), info.UUID))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -156,7 +156,7 @@ func TestGuestEraseTellsTheTruth(t *testing.T) {
 // and killed is whole. F27
 func TestGuestKillEraseAndUndelete(t *testing.T) {
 	r := newReal(t)
-	gone := func(m *volume.Manager, id string) error { _, err := m.Erase(t.Context(), id); return err }
+	gone := func(m *volume.Manager, id string) error { _, err := m.Erase(t.Context(), seen(t, m, id)); return err }
 	again := func(m *volume.Manager, id string) error { _, err := m.Undelete(t.Context(), id); return err }
 	tomb := func() string {
 		t.Helper()
@@ -210,7 +210,7 @@ func TestGuestEraseLVM(t *testing.T) {
 		if err := r.manager().Remove(t.Context(), "db"); err != nil {
 			t.Fatal(err)
 		}
-		receipt, err := r.manager().Erase(t.Context(), info.UUID)
+		receipt, err := r.manager().Erase(t.Context(), seen(t, r.manager(), info.UUID))
 		thin := len(options) > 1
 		if err != nil || thin && !strings.Contains(fmt.Sprint(receipt.Header.Reasons), "thin") {
 			t.Errorf("%+v, %v", receipt, err)

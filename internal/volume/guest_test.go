@@ -270,7 +270,10 @@ func child() {
 	case "undelete":
 		_, err = m.Undelete(ctx, o.Name)
 	case "erase":
-		_, err = m.Erase(ctx, o.Name)
+		var seen volume.Removed
+		if seen, err = m.FindRemoved(ctx, o.Name); err == nil {
+			_, err = m.Erase(ctx, seen)
+		}
 	case "restore":
 		err = r.restore(ctx, r.restorer(at), o.Name)
 	case "grow":

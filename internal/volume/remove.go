@@ -49,9 +49,10 @@ func (m *Manager) nothingThere(r *record) error {
 // bury makes a tombstone of a closed volume. The name is free afterwards. Nothing of the volume is changed, so that it can be dug up again.
 func (m *Manager) bury(r *record) error {
 	now := m.now().UTC()
+	stale := r.Removed != nil // of an earlier removal, which the tombstone must not be taken for
 	r.Removed = &now
-	if err := m.save(r); errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		// A full disk is a reason to remove volumes, so it keeps nobody from it: the time of removal is then that of the directory.
+	if err := m.save(r); !stale && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+		// A full disk is a reason to remove volumes, so it keeps nobody from it: the time of removal is then when Expired first sees it.
 		m.log.Warn("the time of removal could not be written down", "volume", r.Name, "err", err)
 	} else if err != nil {
 		return err

@@ -180,6 +180,9 @@ func (m *Manager) Undelete(ctx context.Context, id string) (name string, err err
 	if err := m.vacate(r.Name); err != nil {
 		return "", err
 	}
+	if err := m.stillUnclaimed(ctx, r, false); err != nil {
+		return "", err
+	}
 	if err := m.directories(); err != nil {
 		return "", err
 	}
@@ -198,7 +201,7 @@ func (m *Manager) Undelete(ctx context.Context, id string) (name string, err err
 
 // Expired lists the removed volumes whose time is over, and those whose erasure must be finished. The time of one that does not know when it was removed
 // begins now.
-func (m *Manager) Expired(ctx context.Context, keep time.Duration) (ids []string, err error) {
+func (m *Manager) Expired(ctx context.Context, keep time.Duration) (due []Removed, err error) {
 	defer finishError(&err, "list", "")
 	all, err := m.RemovedVolumes(ctx)
 	if err != nil {
@@ -210,7 +213,7 @@ func (m *Manager) Expired(ctx context.Context, keep time.Duration) (ids []string
 	}
 	for _, id := range dirs {
 		if left, err := m.s.Files.List(m.tombstoneDir(id)); err == nil && len(left) == 0 {
-			ids = append(ids, id) // an erasure got this far
+			due = append(due, Removed{UUID: id}) // an erasure got this far
 		}
 	}
 	for _, t := range all {
@@ -221,10 +224,10 @@ func (m *Manager) Expired(ctx context.Context, keep time.Duration) (ids []string
 				m.log.Warn("the time of a removal could not be written down", "volume", t.Name, "err", err)
 			}
 		case t.Erasing || !m.now().Before(t.Removed.Add(keep)):
-			ids = append(ids, t.UUID)
+			due = append(due, t)
 		}
 	}
-	return ids, nil
+	return due, nil
 }
 
 // date gives a tombstone the time of its removal.

@@ -106,8 +106,8 @@ func (c *Client) Remove(ctx context.Context, name string) error {
 }
 
 // Erase is volume.Manager.Erase in a worker.
-func (c *Client) Erase(ctx context.Context, id string) (volume.EraseReceipt, error) {
-	a, err := c.call(ctx, request{Op: opErase, Name: id})
+func (c *Client) Erase(ctx context.Context, seen volume.Removed) (volume.EraseReceipt, error) {
+	a, err := c.call(ctx, request{Op: opErase, Name: seen.UUID, Removed: &seen})
 	if a.Erased == nil {
 		return volume.EraseReceipt{}, err
 	}
@@ -115,7 +115,7 @@ func (c *Client) Erase(ctx context.Context, id string) (volume.EraseReceipt, err
 }
 
 // Expired is volume.Manager.Expired.
-func (c *Client) Expired(ctx context.Context, keep time.Duration) ([]string, error) {
+func (c *Client) Expired(ctx context.Context, keep time.Duration) ([]volume.Removed, error) {
 	return c.o.Manager.Expired(ctx, keep)
 }
 

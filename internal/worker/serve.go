@@ -96,9 +96,9 @@ func serve(ctx context.Context, r request, open func(context.Context, []recovery
 		err = m.Unlockable(ctx, r.Name)
 	case slices.Contains([]string{opRotate, opRewrap, opRevoke, opRekey, opVerify}, r.Op):
 		a.Receipt, err = changeKeys(ctx, m, r)
-	case r.Op == opErase:
+	case r.Op == opErase && r.Removed != nil:
 		var receipt volume.EraseReceipt
-		receipt, err = m.Erase(ctx, r.Name)
+		receipt, err = m.Erase(ctx, *r.Removed)
 		a.Erased = &receipt
 	default:
 		err = fmt.Errorf("unknown request %q", r.Op)

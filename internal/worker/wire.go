@@ -28,15 +28,16 @@ const (
 
 // request is what an agent writes to a worker, one JSON object. Both ends are always the same program, so it has no version.
 type request struct {
-	Op       string         `json:"op"`
-	Name     string         `json:"name"` // of erase: the UUID
-	Spec     *volume.Spec   `json:"spec,omitempty"`
-	Holder   *volume.Holder `json:"holder,omitempty"`
-	HolderID string         `json:"holder_id,omitempty"`
-	Roles    []string       `json:"roles,omitempty"`    // of rotate
-	KeyID    string         `json:"key_id,omitempty"`   // of revoke
-	Identity bool           `json:"identity,omitempty"` // a recovery identity comes with it, on a descriptor of its own
-	Deadline time.Time      `json:"deadline"`
+	Op       string          `json:"op"`
+	Name     string          `json:"name"` // of erase: the UUID
+	Spec     *volume.Spec    `json:"spec,omitempty"`
+	Holder   *volume.Holder  `json:"holder,omitempty"`
+	HolderID string          `json:"holder_id,omitempty"`
+	Roles    []string        `json:"roles,omitempty"`    // of rotate
+	KeyID    string          `json:"key_id,omitempty"`   // of revoke
+	Identity bool            `json:"identity,omitempty"` // a recovery identity comes with it, on a descriptor of its own
+	Removed  *volume.Removed `json:"removed,omitempty"`  // of erase
+	Deadline time.Time       `json:"deadline"`
 }
 
 // answer is what the worker writes back.
