@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/internal/worker"
 	"github.com/voluks/voluks/keyslot"
@@ -71,7 +72,7 @@ type keyVerdict struct {
 func (v keyVerdict) free() bool { return len(v.Needed) == 0 && len(v.Unknown) == 0 }
 
 func (e *env) kekRotate(ctx context.Context, names []string, parallel int) error {
-	k, err := e.keys()
+	k, err := e.newKeys()
 	if err != nil {
 		return err
 	}
@@ -104,6 +105,19 @@ func (e *env) kekRotate(ctx context.Context, names []string, parallel int) error
 		return err
 	}
 	return b.err(ctx)
+}
+
+// newKeys is keys for a command that moves volumes to another key: the configuration, which somebody has edited for it, is durable before any volume needs
+// what stands there.
+func (e *env) newKeys() (*keyslot.Keyring, error) {
+	k, err := e.keys()
+	if err != nil {
+		return nil, err
+	}
+	if err := sys.SyncFile(e.configFile()); err != nil {
+		return nil, fmt.Errorf("make the configuration durable: %w", err)
+	}
+	return k, nil
 }
 
 // keys opens the configured key providers, of which only the names are needed here.

@@ -59,7 +59,7 @@ type revokeResult struct {
 }
 
 func (e *env) kekRevoke(ctx context.Context, command, id string, parallel int) error {
-	k, err := e.keys()
+	k, err := e.newKeys()
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -112,6 +113,19 @@ func SyncDir(path string) error {
 		return fmt.Errorf("sync directory: %w", err)
 	}
 	return nil
+}
+
+// SyncFile makes the content of the file at path durable, and its name. Whoever wrote it may have left that to the kernel.
+func SyncFile(path string) error {
+	f, err := open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync file: %w", err)
+	}
+	return SyncDir(filepath.Dir(path))
 }
 
 // Memfd returns an anonymous file in memory that holds data, positioned at its start and sealed against every change. The name is for debugging

@@ -8,10 +8,12 @@ package file
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/local"
 	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/internal/sys"
 )
 
 const name = "file"
@@ -40,13 +42,17 @@ func New(path string) (kek.Provider, error) {
 // Ref names the key that the file had when the provider was made.
 func (p *Provider) Ref() kek.Ref { return p.ref }
 
-// Generate makes a random W and seals it for the binding.
+// Generate makes a random W and seals it for the binding. The key file is made durable before: whoever made it may not have seen to that, and a power cut
+// must not leave volumes without their key.
 func (p *Provider) Generate(ctx context.Context, b kek.Binding) (w *secret.Key, wrap []byte, ref kek.Ref, err error) {
 	master, ref, err := p.open(ctx)
 	if err != nil {
 		return nil, nil, kek.Ref{}, err
 	}
 	defer master.Wipe()
+	if err := sys.SyncFile(p.path); err != nil {
+		return nil, nil, kek.Ref{}, &KeyFileError{Path: p.path, Err: fmt.Errorf("cannot be made durable: %w", errnoOf(err))}
+	}
 	w, wrap, err = local.Generate(name, master, b)
 	return w, wrap, ref, err
 }
