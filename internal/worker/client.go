@@ -46,11 +46,14 @@ type Options struct {
 type Client struct {
 	o Options
 
-	mu     sync.Mutex
-	spares []*process
-	closed bool
-	wg     sync.WaitGroup // spares being started
-	alive  atomic.Int64   // processes that have not ended, abandoned ones included
+	places *places
+
+	mu       sync.Mutex
+	spares   []*process
+	starting int // spares
+	closed   bool
+	wg       sync.WaitGroup // spares being started
+	alive    atomic.Int64   // processes that have not ended, abandoned ones included
 }
 
 // NewClient makes a Client and starts its spares.
@@ -64,7 +67,7 @@ func NewClient(o Options) *Client {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Client{o: o}
+	c := &Client{o: o, places: newPlaces(atOnce, atMost, slowAfter)}
 	c.refill()
 	return c
 }
@@ -230,28 +233,27 @@ func (c *Client) start() (*process, error) {
 func (c *Client) refill() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	missing := c.o.Spares - len(c.spares)
-	if c.closed || missing <= 0 {
-		return
+	for !c.closed && len(c.spares)+c.starting < c.o.Spares {
+		c.starting++
+		c.wg.Go(c.startSpare)
 	}
-	c.wg.Go(func() {
-		for range missing {
-			p, err := c.start()
-			if err != nil {
-				c.o.Log.Error("no spare worker", "err", err)
-				return
-			}
-			c.mu.Lock()
-			keep := !c.closed && len(c.spares) < c.o.Spares
-			if keep {
-				c.spares = append(c.spares, p)
-			}
-			c.mu.Unlock()
-			if !keep {
-				p.dismiss()
-			}
-		}
-	})
+}
+
+func (c *Client) startSpare() {
+	p, err := c.start()
+	if err != nil {
+		c.o.Log.Error("no spare worker", "err", err)
+	}
+	c.mu.Lock()
+	c.starting--
+	keep := err == nil && !c.closed
+	if keep {
+		c.spares = append(c.spares, p)
+	}
+	c.mu.Unlock()
+	if err == nil && !keep {
+		p.dismiss()
+	}
 }
 
 // call does one request in one worker.
@@ -270,12 +272,20 @@ func (c *Client) call(ctx context.Context, r request) (answer, error) {
 	if err := ctx.Err(); err != nil {
 		return fail(codeOfContext(err), err)
 	}
+	release, err := c.places.take(ctx)
+	if err != nil {
+		return fail(codeOfContext(err), fmt.Errorf("wait until others are done: %w", err))
+	}
 	p, err := c.take()
 	if err != nil {
+		release()
 		return fail(volume.CodeInternal, err)
 	}
 	defer c.refill()
 	a, err := p.do(ctx, r, c.o.Grace)
+	if err != nil {
+		release() // it is gone, or nobody can say when it will be
+	}
 	switch {
 	case errors.Is(err, errAbandoned):
 		return fail(volume.CodeStuck, err)
@@ -284,7 +294,10 @@ func (c *Client) call(ctx context.Context, r request) (answer, error) {
 	case err != nil:
 		return fail(volume.CodeInternal, err)
 	}
-	go p.dismiss()
+	go func() {
+		p.dismiss()
+		release()
+	}()
 	return a, a.Error.decode()
 }
 

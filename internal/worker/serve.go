@@ -31,6 +31,9 @@ const (
 // anything if the agent goes away before it sends a request, and an error only if it could not answer. The caller makes SIGTERM cancel ctx, and exits
 // the process afterwards: that is what wipes the keys for good.
 func Main(ctx context.Context, open func(context.Context, []recovery.Identity) (*volume.Manager, error)) error {
+	if err := sys.EndFirst(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 	if err := sys.Harden(); err != nil {
 		return err
 	}

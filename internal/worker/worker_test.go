@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -53,6 +54,7 @@ func child(mode, dir string) error {
 	touch(dir, "started")
 	err := Main(ctx, func(ctx context.Context, identities []recovery.Identity) (*volume.Manager, error) {
 		touch(dir, "asked")
+		fmt.Fprintf(os.Stderr, "score: %d\n", oomScore())
 		for _, i := range identities {
 			touch(dir, "lent-"+i.Recipient().Fingerprint())
 		}
@@ -77,6 +79,19 @@ func child(mode, dir string) error {
 	})
 	touch(dir, "ended")
 	return err
+}
+
+// oomScore is how soon this process ends where memory runs out.
+func oomScore() int {
+	text, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		panic(err)
+	}
+	score, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		panic(err)
+	}
+	return score
 }
 
 var touches int
@@ -207,7 +222,8 @@ func TestCall(t *testing.T) {
 	}
 }
 
-// A worker, and so the key provider in it, finds what a drop-in of the unit sets for it; what systemd has given the agent alone is not handed on.
+// A worker, and so the key provider in it, finds what a drop-in of the unit sets for it; what systemd has given the agent alone is not handed on. Where
+// memory runs out it ends before the agent.
 func TestEnvironment(t *testing.T) {
 	t.Setenv("AWS_REGION", "eu-central-1")
 	t.Setenv("NOTIFY_SOCKET", "/run/notify")
@@ -220,6 +236,8 @@ func TestEnvironment(t *testing.T) {
 	if s := log.String(); !strings.Contains(s, "AWS_REGION=eu-central-1") || !strings.Contains(s, "PATH="+searchPath) || strings.Contains(s, "NOTIFY_SOCKET") || strings.Contains(s, "LISTEN_") {
 		t.Errorf("log: %s", s)
 	}
+	want := fmt.Sprintf("score: %d", min(oomScore()+300, 1000))
+	soon(t, "its score is raised", func() bool { return strings.Contains(log.String(), want) })
 }
 
 func TestBadConfiguration(t *testing.T) {
@@ -309,6 +327,46 @@ func TestDeaf(t *testing.T) {
 	}
 	if got := c.alive.Load(); got != 0 {
 		t.Errorf("%d processes are left", got)
+	}
+}
+
+// However many volumes are asked for at once, few workers run; slow ones make room for others, up to a bound. F42
+func TestPlaces(t *testing.T) {
+	for name, test := range map[string]struct {
+		slow time.Duration
+		want int
+	}{"quick": {time.Hour, 2}, "slow": {time.Millisecond, 3}} {
+		t.Run(name, func(t *testing.T) {
+			c, dir, _ := client(t, "worker-obeys", func(o *Options) { o.Grace = 30 * time.Second })
+			c.places = newPlaces(2, 3, test.slow)
+			running, end := context.WithCancel(t.Context())
+			defer end()
+			var wg sync.WaitGroup
+			for range test.want {
+				wg.Go(func() {
+					if _, err := c.Mount(running, "db", holder); !strings.Contains(fmt.Sprint(err), "context canceled") {
+						t.Errorf("got %v, not what the worker answered", err)
+					}
+				})
+			}
+			soon(t, "they run", func() bool { return count(dir, "asked") == test.want })
+			short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if _, err := c.Mount(short, "db", holder); !errors.Is(err, volume.ErrTimeout) || !strings.Contains(err.Error(), "until others are done") {
+				t.Errorf("one too many: %v", err)
+			}
+			if got := count(dir, "started"); got != test.want {
+				t.Errorf("%d workers were started, not %d", got, test.want)
+			}
+			end()
+			wg.Wait()
+			c.places = newPlaces(1, 1, time.Hour)
+			for range 3 { // what has ended has given its place back
+				if err := c.Settle(asked(t, dir), "db"); err == nil || strings.Contains(err.Error(), "until others are done") {
+					t.Errorf("the next: %v", err)
+				}
+			}
+		})
 	}
 }
 
