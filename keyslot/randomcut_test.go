@@ -6,13 +6,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"testing"
-	"time"
 
 	"github.com/voluks/voluks/internal/kek/kektest"
 	"github.com/voluks/voluks/internal/sys"
@@ -21,12 +17,6 @@ import (
 	"github.com/voluks/voluks/luks"
 )
 
-// logged is one write of a recording.
-type logged struct {
-	testenv.Write
-	content []byte
-}
-
 // A hundred and more power cuts at random instants of rotations, of a move to another key and of a revocation. F29 F31 F32
 //
 // The kernel has logged what reached the disk and where it was told to flush (dm-log-writes). A cut leaves everything from before the last flush; of what
@@ -34,16 +24,8 @@ type logged struct {
 // cannot show: a disk that forgets what it has flushed (TestGuestLostWrites), half a sector, and a file system or loop device in between
 // (TestGuestPowerCutKeys of the volume).
 func TestRandomPowerCuts(t *testing.T) {
-	const times = 120
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("VOLUKS_SEED"); text != "" {
-		var err error
-		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("seed %d; again with VOLUKS_SEED=%d", seed, seed)
-	random := rand.New(rand.NewPCG(seed, 1))
+	times := testenv.PowerCuts(t, 120)
+	random, seed := testenv.Random(t)
 
 	r := record(t)
 	n := newNode(t)
@@ -71,7 +53,7 @@ func TestRandomPowerCuts(t *testing.T) {
 		promised[note] = s.Generation()
 	}
 
-	var writes []logged
+	var writes []testenv.Logged
 	first, base := 0, make([]byte, powerCutSize)
 	r.Replay(t, func(disk []byte, w testenv.Write) {
 		if w.Note == "" || w.Mark && w.Note == "ready" {
@@ -79,7 +61,7 @@ func TestRandomPowerCuts(t *testing.T) {
 			copy(base, disk)
 			return
 		}
-		writes = append(writes, logged{w, bytes.Clone(disk[w.From:w.To])})
+		writes = append(writes, testenv.Logged{Write: w, Content: bytes.Clone(disk[w.From:w.To])})
 	})
 	if len(writes) < 60 {
 		t.Fatalf("only %d entries were logged", len(writes))
@@ -89,7 +71,7 @@ func TestRandomPowerCuts(t *testing.T) {
 	outcome := map[string]int{}
 	for i := range times {
 		at := first + random.IntN(len(writes)-first)
-		disk, note := powerOff(random, base, writes[:at+1])
+		disk, note := testenv.PowerOff(random, 512, base, writes[:at+1]), writes[at].Note
 		write(t, path, disk, 0)
 		what, err := n.afterRandomCut(t, luks.At(path), ring, promised[note], changes[random.IntN(len(changes))])
 		outcome[what]++
@@ -101,36 +83,6 @@ func TestRandomPowerCuts(t *testing.T) {
 	if outcome["finished"] == 0 || outcome["undone"] == 0 || outcome["in order"] == 0 {
 		t.Errorf("not every kind was seen: %v", outcome)
 	}
-}
-
-// powerOff is what a disk has after a cut in the last of these writes, and the last note that stood before it.
-func powerOff(random *rand.Rand, base []byte, writes []logged) (disk []byte, note string) {
-	disk = bytes.Clone(base)
-	note = "ready"
-	durable := 0 // writes up to here
-	for i, w := range writes {
-		if w.Flush {
-			durable = i
-			if w.FUA || w.From == w.To {
-				durable = i + 1
-			}
-		}
-		note = w.Note
-	}
-	if durable == len(writes) && writes[durable-1].From < writes[durable-1].To {
-		durable-- // the power goes while it is written
-	}
-	for i, w := range writes {
-		was := disk[w.From:w.To]
-		how := random.IntN(3)
-		for sector := 0; sector < len(was); sector += 512 {
-			kept := i < durable || how == 0 || how == 1 && random.IntN(2) == 0
-			if kept {
-				copy(was[sector:], w.content[sector:sector+512])
-			}
-		}
-	}
-	return disk, note
 }
 
 // afterRandomCut checks what is promised after a cut, lets the next operation end it, and says what there was to be ended.

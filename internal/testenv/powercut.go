@@ -6,8 +6,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"strconv"
 	"testing"
+	"time"
 )
 
 // Recorder is a device whose writes the kernel logs (dm-log-writes) in the order in which they became durable, so that a test can see what a power cut
@@ -26,6 +29,69 @@ type Write struct {
 	FUA      bool   // it is durable itself
 	Mark     bool   // it is no write but a note that was made then
 	Note     string // of the log, "" for a write
+}
+
+// Random returns numbers that VOLUKS_SEED makes again. The log says how, and returned with them is the seed.
+func Random(t testing.TB) (*rand.Rand, uint64) {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("VOLUKS_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("seed %d; again with VOLUKS_SEED=%d", seed, seed)
+	return rand.New(rand.NewPCG(seed, 1)), seed
+}
+
+// PowerCuts is how many power cuts a test makes: as many as usual, or as VOLUKS_POWER_CUTS says.
+func PowerCuts(t testing.TB, usual int) int {
+	t.Helper()
+	text := os.Getenv("VOLUKS_POWER_CUTS")
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Logged is a write with what it wrote.
+type Logged struct {
+	Write
+	Content []byte // from From to To
+}
+
+// PowerOff is what a disk has after a cut in the last of these writes: everything from before the last flush; of what came later any part, each write whole,
+// not at all, or torn between two sectors of so many bytes in either direction, as a disk with a cache of its own may. base is what it had at first.
+func PowerOff(random *rand.Rand, sector int, base []byte, writes []Logged) []byte {
+	disk := bytes.Clone(base)
+	durable := 0 // writes up to here
+	for i, w := range writes {
+		if w.Flush {
+			durable = i
+			if w.FUA || w.From == w.To {
+				durable = i + 1
+			}
+		}
+	}
+	if durable == len(writes) && writes[durable-1].From < writes[durable-1].To {
+		durable-- // the power goes while it is written
+	}
+	for i, w := range writes {
+		was := disk[w.From:w.To]
+		how := random.IntN(3)
+		for at := 0; at < len(was); at += sector {
+			kept := i < durable || how == 0 || how == 1 && random.IntN(2) == 0
+			if kept {
+				copy(was[at:], w.Content[at:min(at+sector, len(was))])
+			}
+		}
+	}
+	return disk
 }
 
 // Record makes a device of first's size on extra disk 0, with that content, and logs to extra disk 1, which takes seven times as much. It calls Guest.
