@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package copytree
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/voluks/voluks/internal/sys"
+)
+
+// chunk is small enough for what is read, hashed and written to stay in a processor's cache.
+const chunk = 128 << 10
+
+// content copies the data of a file and leaves out its holes. It returns the sum of all of it.
+func (c *copier) content(s source) (sum [sha256.Size]byte, err error) {
+	size, cut := s.inode.Size, false // cut: it ends in a hole
+	in, err := c.open(s)
+	if err != nil {
+		return sum, err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(filepath.Join(c.dst, s.rel), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return sum, err
+	}
+	h := sha256.New()
+	err = eachPart(c.ctx, in, s.inode, c.buf, func(part []byte, at int64, hole bool) error {
+		h.Write(part)
+		c.progress(int64(len(part)))
+		if cut = hole; hole {
+			return nil
+		}
+		_, err := out.WriteAt(part, at)
+		return err
+	})
+	if err == nil && cut {
+		err = out.Truncate(size)
+	}
+	if err = errors.Join(err, out.Close()); err != nil {
+		return sum, err
+	}
+	return [sha256.Size]byte(h.Sum(nil)), nil
+}
+
+var zeros [chunk]byte
+
+// eachPart goes through the content of a file, whose holes are zeros that are not read.
+func eachPart(ctx context.Context, f *os.File, inode sys.Inode, buf []byte, part func(b []byte, at int64, hole bool) error) error {
+	at, size := int64(0), inode.Size
+	next := sys.DataRange
+	if inode.Allocated >= size { // no holes, and no questions
+		next = func(*os.File, int64) (int64, int64, error) { return at, size, nil }
+	}
+	hole := func(to int64) error {
+		for at < to {
+			n := min(to-at, chunk)
+			if err := part(zeros[:n], at, true); err != nil {
+				return err
+			}
+			at += n
+		}
+		return ctx.Err()
+	}
+	for at < size {
+		from, to, err := next(f, at)
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if err := hole(min(from, size)); err != nil {
+			return err
+		}
+		for to = min(to, size); at < to; {
+			n, err := f.ReadAt(buf[:min(to-at, int64(len(buf)))], at)
+			if n == 0 && errors.Is(err, io.EOF) {
+				return hole(size) // it became shorter: the next pass, or the verification, finds out
+			}
+			if n == 0 {
+				return err
+			}
+			b := buf[:n]
+			if err := part(b, at, n >= 4096 && bytes.Equal(b, zeros[:n])); err != nil {
+				return err
+			}
+			at += int64(n)
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+	}
+	return hole(size)
+}
