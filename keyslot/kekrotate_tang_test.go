@@ -5,6 +5,7 @@ package keyslot_test
 import (
 	"testing"
 
+	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/clevis"
 	"github.com/voluks/voluks/internal/kek/realtest"
@@ -18,7 +19,7 @@ func TestRewrapTang(t *testing.T) {
 	everywhere(t, func(t *testing.T, l lab) {
 		n := newNode(t)
 		keyring := func() *keyslot.Keyring {
-			p, err := clevis.New(clevis.Settings{At: "kek.clevis", Pin: "tang", Policy: server.Policy()})
+			p, err := clevis.New("kek.clevis", config.Clevis{Pin: "tang", Policy: server.Policy()})
 			if err != nil {
 				t.Fatal(err)
 			}

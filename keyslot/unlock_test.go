@@ -18,6 +18,7 @@ import (
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/file"
 	"github.com/voluks/voluks/internal/kek/kektest"
+	"github.com/voluks/voluks/internal/kek/keyfile"
 	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/keyslot"
@@ -283,7 +284,7 @@ func TestReplacedMasterKey(t *testing.T) {
 		if err := os.Rename(path, path+".old"); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := keyslot.Unlock(t.Context(), c, open()); !errors.Is(err, file.ErrMissing) || !strings.Contains(err.Error(), first) {
+		if _, _, err := keyslot.Unlock(t.Context(), c, open()); !errors.Is(err, keyfile.ErrMissing) || !strings.Contains(err.Error(), first) {
 			t.Errorf("missing: %v", err)
 		}
 		second := generate()

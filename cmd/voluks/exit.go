@@ -11,7 +11,7 @@ import (
 
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
-	"github.com/voluks/voluks/internal/kek/file"
+	"github.com/voluks/voluks/internal/kek/keyfile"
 	"github.com/voluks/voluks/internal/passphrase"
 	"github.com/voluks/voluks/internal/volume"
 )
@@ -196,7 +196,7 @@ func exitCode(err error) int {
 	var setup *setupError
 	var cfg *config.Error
 	var exists *existsError
-	var key *file.KeyFileError
+	var key *keyfile.Error
 	var unwell *unwellError
 	var backups *backupsError
 	var luks1 *luks1Error
@@ -213,7 +213,7 @@ func exitCode(err error) int {
 		return exitRefused
 	case errors.As(err, &agent):
 		return exitInUse
-	case errors.As(err, &exists), errors.Is(err, file.ErrExists):
+	case errors.As(err, &exists), errors.Is(err, keyfile.ErrExists):
 		return exitExists
 	case errors.As(err, &unwell):
 		return exitUnwell

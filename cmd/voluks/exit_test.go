@@ -16,7 +16,7 @@ import (
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/filesystem"
 	"github.com/voluks/voluks/internal/kek"
-	"github.com/voluks/voluks/internal/kek/file"
+	"github.com/voluks/voluks/internal/kek/keyfile"
 	"github.com/voluks/voluks/internal/volume"
 )
 
@@ -27,7 +27,7 @@ func ofVolume(code volume.Code, cause error) error {
 // Each kind of error: its exit status, its code for programs, and what a person is told to do.
 func TestErrors(t *testing.T) {
 	some := errors.New("some cause")
-	keyFile := func(err error) error { return &file.KeyFileError{Path: "/k", Err: err} }
+	keyFile := func(err error) error { return &keyfile.Error{Path: "/k", Err: err} }
 	for _, test := range []struct {
 		name  string
 		err   error
@@ -44,7 +44,7 @@ func TestErrors(t *testing.T) {
 		{"exists", ofVolume(volume.CodeExists, some), 4, "exists_differs",
 			[]string{"voluks volume inspect db", "options are fixed when a volume is made: use another name, or copy the data over"}},
 		{"set up already", &existsError{err: some, hints: []string{"h"}}, 4, "exists", []string{"h"}},
-		{"key exists", fmt.Errorf("x: %w", keyFile(file.ErrExists)), 4, "exists", []string{"to set up this node with that key: voluks init --keep-master-key"}},
+		{"key exists", fmt.Errorf("x: %w", keyFile(keyfile.ErrExists)), 4, "exists", []string{"to set up this node with that key: voluks init --keep-master-key"}},
 		{"held by docker", ofVolume(volume.CodeInUse, &volume.HeldError{Holders: []volume.Holder{{ID: "1", Kind: volume.HolderDocker}, {ID: "2", Kind: volume.HolderDocker}}}),
 			5, "in_use", []string{"containers that have it: docker ps -a --filter volume=db", "voluks volume inspect db"}},
 		{"held by others", ofVolume(volume.CodeInUse, &volume.HeldError{Holders: []volume.Holder{{ID: "my cron's", Kind: volume.HolderCLI}, {ID: "p", Kind: volume.HolderPodman}}}),
@@ -53,7 +53,7 @@ func TestErrors(t *testing.T) {
 		{"busy", ofVolume(volume.CodeBusy, some), 5, "busy", []string{"try again; to see what goes on: voluks volume inspect db"}},
 		{"second agent", &agentError{pid: 7}, 5, "agent_running", []string{"systemctl status voluks.service", "to run this one instead: systemctl stop voluks.socket voluks.service"}},
 		{"locked", ofVolume(volume.CodeLocked, kek.ErrDenied), 6, "locked", []string{"see which key it wants, and whether it can be had: voluks kek ls"}},
-		{"locked by a key file", ofVolume(volume.CodeConfig, &kek.ConfigError{Setting: "kek.file.path", Err: keyFile(file.ErrOpen)}), 12, "config",
+		{"locked by a key file", ofVolume(volume.CodeConfig, &kek.ConfigError{Setting: "kek.file.path", Err: keyFile(keyfile.ErrOpen)}), 12, "config",
 			[]string{"others may have read it; if nobody can have: chmod 0600 /k"}},
 		{"refused", &refusedError{"x", "voluks volume rm --force db"}, 7, "refused", []string{"to do it without being asked: voluks volume rm --force db"}},
 		{"answered no", &refusedError{"x", ""}, 7, "refused", nil},
@@ -76,13 +76,13 @@ func TestErrors(t *testing.T) {
 		{"no recovery", ofVolume(volume.CodeNoRecovery, some), 12, "no_recovery",
 			[]string{"make an identity, and recovery slots for all volumes: voluks recovery init", "if this node has confirmed recipients: voluks recovery rekey"}},
 		{"identity of others", &volume.Error{Code: volume.CodeLocked, Op: "verify", Volume: "db", Err: some}, 6, "locked", []string{"whose identities are wanted: voluks recovery show"}},
-		{"missing key", keyFile(file.ErrMissing), 12, "config",
+		{"missing key", keyFile(keyfile.ErrMissing), 12, "config",
 			[]string{"restore it from its backup; another key does not open the volumes that exist", "on a node without volumes: voluks init"}},
-		{"hex key", keyFile(file.ErrHex), 12, "config", []string{"convert it: (umask 077; xxd -r -p </k >/k.raw) && mv /k.raw /k"}},
-		{"base64 key", keyFile(file.ErrBase64), 12, "config", []string{"convert it: (umask 077; base64 -d </k >/k.raw) && mv /k.raw /k"}},
-		{"key with newline", keyFile(file.ErrNewline), 12, "config", []string{"take the newline off: truncate -s 32 /k"}},
-		{"short key", keyFile(file.ErrShort), 12, "config", []string{"a master key is 32 raw bytes, as voluks init makes it; restore it from its backup"}},
-		{"key of somebody", keyFile(file.ErrOwner), 12, "config", []string{"chown root:root /k"}},
+		{"hex key", keyFile(keyfile.ErrHex), 12, "config", []string{"convert it: (umask 077; xxd -r -p </k >/k.raw) && mv /k.raw /k"}},
+		{"base64 key", keyFile(keyfile.ErrBase64), 12, "config", []string{"convert it: (umask 077; base64 -d </k >/k.raw) && mv /k.raw /k"}},
+		{"key with newline", keyFile(keyfile.ErrNewline), 12, "config", []string{"take the newline off: truncate -s 32 /k"}},
+		{"short key", keyFile(keyfile.ErrShort), 12, "config", []string{"a master key is 32 raw bytes, as voluks init makes it; restore it from its backup"}},
+		{"key of somebody", keyFile(keyfile.ErrOwner), 12, "config", []string{"chown root:root /k"}},
 		{"key server away", &kek.ConfigError{Setting: "kek.vault.token_file", Err: kek.ErrUnavailable}, 6, "locked", []string{"it may pass; to try again: voluks kek test"}},
 		{"provider set up wrongly", &kek.ConfigError{Setting: "kek.vault.key", Err: some}, 12, "config", []string{"edit kek.vault.key, and then: voluks kek test"}},
 		{"init with a provider that does not work", &untestedError{kek.ErrDenied}, 6, "locked",

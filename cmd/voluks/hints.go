@@ -13,7 +13,7 @@ import (
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/filesystem"
 	"github.com/voluks/voluks/internal/kek"
-	"github.com/voluks/voluks/internal/kek/file"
+	"github.com/voluks/voluks/internal/kek/keyfile"
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/luks"
@@ -31,7 +31,7 @@ func hint(err error) []string {
 		untested *untestedError
 		agent    *agentError
 		cfg      *config.Error
-		key      *file.KeyFileError
+		key      *keyfile.Error
 		vol      *volume.Error
 		setting  *kek.ConfigError
 		stopped  *interruptedError
@@ -95,27 +95,27 @@ func refusedHint(err *refusedError) []string {
 }
 
 // keyFileHint says how each kind of wrong key file is put right.
-func keyFileHint(err *file.KeyFileError) []string {
+func keyFileHint(err *keyfile.Error) []string {
 	path := err.Path
 	convert := func(decode string) []string {
 		return []string{fmt.Sprintf("convert it: (umask 077; %s <%s >%s.raw) && mv %s.raw %s", decode, path, path, path, path)}
 	}
 	switch {
-	case errors.Is(err, file.ErrMissing):
+	case errors.Is(err, keyfile.ErrMissing):
 		return []string{"restore it from its backup; another key does not open the volumes that exist", "on a node without volumes: voluks init"}
-	case errors.Is(err, file.ErrOpen):
+	case errors.Is(err, keyfile.ErrOpen):
 		return []string{"others may have read it; if nobody can have: chmod 0600 " + path}
-	case errors.Is(err, file.ErrOwner):
+	case errors.Is(err, keyfile.ErrOwner):
 		return []string{"chown root:root " + path}
-	case errors.Is(err, file.ErrHex):
+	case errors.Is(err, keyfile.ErrHex):
 		return convert("xxd -r -p")
-	case errors.Is(err, file.ErrBase64):
+	case errors.Is(err, keyfile.ErrBase64):
 		return convert("base64 -d")
-	case errors.Is(err, file.ErrNewline):
+	case errors.Is(err, keyfile.ErrNewline):
 		return []string{"take the newline off: truncate -s 32 " + path}
-	case errors.Is(err, file.ErrShort), errors.Is(err, file.ErrLong), errors.Is(err, file.ErrNotRandom):
+	case errors.Is(err, keyfile.ErrShort), errors.Is(err, keyfile.ErrLong), errors.Is(err, keyfile.ErrNotRandom):
 		return []string{"a master key is 32 raw bytes, as voluks init makes it; restore it from its backup"}
-	case errors.Is(err, file.ErrExists):
+	case errors.Is(err, keyfile.ErrExists):
 		return []string{"to set up this node with that key: voluks init --keep-master-key"}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/exec"
 	"github.com/voluks/voluks/internal/kek/kektest"
@@ -38,7 +39,7 @@ func TestConformance(t *testing.T) {
 		dir := t.TempDir()
 		add(dir, "1.key")
 		return dir, func(t *testing.T) kek.Provider {
-			p, err := exec.New(exec.Settings{At: "kek.exec", Command: []string{self, dir}, ID: id})
+			p, err := exec.New("kek.exec", config.Exec{Command: []string{self, dir}, ID: id})
 			if err != nil {
 				t.Fatal(err)
 			}

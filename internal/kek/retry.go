@@ -40,18 +40,17 @@ func (b *Backoff) Next() time.Duration {
 // own.
 func (s *Set) persist(ctx context.Context, p Provider, call func(context.Context) error) error {
 	started := time.Now()
-	patience := s.Patience
-	if end, ok := ctx.Deadline(); ok {
-		patience = min(patience, time.Until(end)) // the reason of the last try says more than the end of the context
-	}
 	var backoff Backoff
 	for tries := 1; ; tries++ {
 		err := limited(ctx, s.timeout(p), call)
 		if err == nil || !MayPass(err) || errors.Is(err, ErrNotMine) {
 			return err
 		}
-		wait := backoff.Next()
-		if time.Since(started)+wait > patience || ctx.Err() != nil {
+		left := s.Patience - time.Since(started)
+		wait := min(backoff.Next(), left) // the last try is when patience ends
+		end, ends := ctx.Deadline()
+		// The reason of this try says more than the end of the context would.
+		if left <= 0 || ctx.Err() != nil || ends && wait >= time.Until(end) {
 			if tries > 1 {
 				err = fmt.Errorf("%w (tried %d times in %v)", err, tries, time.Since(started).Round(time.Second))
 			}

@@ -8,49 +8,49 @@
 package awskms
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
+	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/secret"
 )
 
-const (
-	name = "awskms"
-	// maxBlob is the greatest ciphertext that KMS takes.
-	maxBlob = 6144
-)
+// maxBlob is the greatest ciphertext that KMS takes.
+const maxBlob = 6144
 
-// Provider wraps with one KMS key.
-type Provider struct {
-	settings Settings
+// provider wraps with one KMS key.
+type provider struct {
+	at       kek.Table
+	settings config.AWSKMS
 	client   *kms.Client
 	ref      kek.Ref
 }
 
 // New judges the settings with what the standard chain has on this node; it asks neither KMS nor for credentials. Errors are, or wrap, a
 // *kek.ConfigError.
-func New(s Settings) (kek.Provider, error) {
-	id, region, err := s.key()
+func New(at kek.Table, s config.AWSKMS) (kek.Provider, error) {
+	id, region, err := key(at, s.KeyID)
 	if err != nil {
 		return nil, err
 	}
-	client, err := s.client(region)
+	s.Region = cmp.Or(s.Region, region)
+	client, err := client(at, s)
 	if err != nil {
 		return nil, err
 	}
-	return &Provider{settings: s, client: client, ref: kek.Ref{Provider: name, ID: id}}, nil
+	return &provider{at, s, client, kek.Ref{Provider: "awskms", ID: id}}, nil
 }
 
 // Ref names the key by its ID, which is the same in each region that has a replica. What KMS rotates under it is its version, and KMS's to choose.
-func (p *Provider) Ref() kek.Ref { return p.ref }
+func (p *provider) Ref() kek.Ref { return p.ref }
 
 // Generate has KMS make W.
-func (p *Provider) Generate(ctx context.Context, b kek.Binding) (*secret.Key, []byte, kek.Ref, error) {
+func (p *provider) Generate(ctx context.Context, b kek.Binding) (*secret.Key, []byte, kek.Ref, error) {
 	if err := b.Validate(); err != nil {
 		return nil, nil, kek.Ref{}, err
 	}
@@ -60,7 +60,7 @@ func (p *Provider) Generate(ctx context.Context, b kek.Binding) (*secret.Key, []
 	if err != nil {
 		return nil, nil, kek.Ref{}, p.classify("generate a data key", err)
 	}
-	w, err := p.key(out.Plaintext)
+	w, err := p.at.Key("key_id", out.Plaintext)
 	if err != nil {
 		return nil, nil, kek.Ref{}, err
 	}
@@ -73,7 +73,7 @@ func (p *Provider) Generate(ctx context.Context, b kek.Binding) (*secret.Key, []
 }
 
 // Unwrap has KMS decrypt W.
-func (p *Provider) Unwrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap []byte) (*secret.Key, error) {
+func (p *provider) Unwrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap []byte) (*secret.Key, error) {
 	if err := p.mine(b, ref, wrap); err != nil {
 		return nil, err
 	}
@@ -81,11 +81,11 @@ func (p *Provider) Unwrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap 
 	if err != nil {
 		return nil, p.classify("decrypt", err)
 	}
-	return p.key(out.Plaintext)
+	return p.at.Key("key_id", out.Plaintext)
 }
 
 // Rewrap has KMS encrypt W anew, with the newest material of the key; W does not leave KMS.
-func (p *Provider) Rewrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap []byte) ([]byte, kek.Ref, error) {
+func (p *provider) Rewrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap []byte) ([]byte, kek.Ref, error) {
 	if err := p.mine(b, ref, wrap); err != nil {
 		return nil, kek.Ref{}, err
 	}
@@ -107,32 +107,17 @@ func encryptionContext(b kek.Binding) map[string]string {
 	return map[string]string{"voluks:volume": b.VolumeUUID, "voluks:role": b.Role}
 }
 
-// key takes W out of an answer, and wipes it there.
-func (p *Provider) key(plaintext []byte) (*secret.Key, error) {
-	if n := len(plaintext); n != kek.KeySize {
-		clear(plaintext)
-		return nil, fmt.Errorf("%w: %w", kek.ErrWrongKey, p.settings.bad("key_id", "KMS returned %d bytes instead of %d", n, kek.KeySize))
+func (p *provider) mine(b kek.Binding, ref kek.Ref, wrap []byte) error {
+	if len(wrap) > maxBlob {
+		wrap = nil
 	}
-	return secret.Move(plaintext)
-}
-
-func (p *Provider) mine(b kek.Binding, ref kek.Ref, wrap []byte) error {
-	if err := b.Validate(); err != nil {
-		return err
-	}
-	if !ref.SameKey(p.ref) {
-		return &kek.NotMineError{Want: ref, Have: p.ref}
-	}
-	if len(wrap) == 0 || len(wrap) > maxBlob {
-		return fmt.Errorf("%w: a ciphertext of %d bytes", kek.ErrWrongKey, len(wrap))
-	}
-	return nil
+	return p.ref.CanOpen(b, ref, wrap)
 }
 
 // wrapped names the key and its material that an answer says it was wrapped with.
-func (p *Provider) wrapped(blob []byte, keyID, material *string) (kek.Ref, error) {
+func (p *provider) wrapped(blob []byte, keyID, material *string) (kek.Ref, error) {
 	if match := keyARN.FindStringSubmatch(aws.ToString(keyID)); match == nil || match[2] != p.ref.ID {
-		return kek.Ref{}, p.settings.bad("key_id", "KMS used another key than was asked for: %q", aws.ToString(keyID))
+		return kek.Ref{}, p.at.Bad("key_id", "KMS used another key than was asked for: %q", aws.ToString(keyID))
 	}
 	ref := p.ref
 	ref.Version = aws.ToString(material)

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/awskms"
 	"github.com/voluks/voluks/internal/kek/kektest"
@@ -47,10 +48,9 @@ func serve(t *testing.T, f *fakekms.Fake) string {
 	return server.URL
 }
 
-func open(t *testing.T, s awskms.Settings) kek.Provider {
+func open(t *testing.T, s config.AWSKMS) kek.Provider {
 	t.Helper()
-	s.At = "kek.awskms"
-	p, err := awskms.New(s)
+	p, err := awskms.New("kek.awskms", s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func open(t *testing.T, s awskms.Settings) kek.Provider {
 func TestConformance(t *testing.T) {
 	f := fakekms.New()
 	url := serve(t, f)
-	settings := awskms.Settings{KeyID: fakekms.KeyA, Endpoint: url}
+	settings := config.AWSKMS{KeyID: fakekms.KeyA, Endpoint: url}
 	while := func(set, reset func()) func(*testing.T) kek.Provider {
 		return func(t *testing.T) kek.Provider {
 			f.Set(set)
@@ -71,9 +71,9 @@ func TestConformance(t *testing.T) {
 	}
 	kektest.Run(t, kektest.Target{
 		New:   func(t *testing.T) kek.Provider { return open(t, settings) },
-		Other: func(t *testing.T) kek.Provider { return open(t, awskms.Settings{KeyID: fakekms.KeyB, Endpoint: url}) },
+		Other: func(t *testing.T) kek.Provider { return open(t, config.AWSKMS{KeyID: fakekms.KeyB, Endpoint: url}) },
 		Down: func(t *testing.T) kek.Provider {
-			return open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: "http://127.0.0.1:1"})
+			return open(t, config.AWSKMS{KeyID: fakekms.KeyA, Endpoint: "http://127.0.0.1:1"})
 		},
 		Slow:     while(func() { f.Hang = true }, func() { f.Hang = false }),
 		Denied:   while(func() { f.Denied = true }, func() { f.Denied = false }),
@@ -86,7 +86,7 @@ func TestConformance(t *testing.T) {
 func TestRef(t *testing.T) {
 	f := fakekms.New()
 	url := serve(t, f)
-	arn, bare := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: url}), open(t, awskms.Settings{KeyID: fakekms.KeyA[len(fakekms.KeyA)-36:], Region: "eu-central-1", Endpoint: url})
+	arn, bare := open(t, config.AWSKMS{KeyID: fakekms.KeyA, Endpoint: url}), open(t, config.AWSKMS{KeyID: fakekms.KeyA[len(fakekms.KeyA)-36:], Region: "eu-central-1", Endpoint: url})
 	if arn.Ref() != bare.Ref() {
 		t.Errorf("%v and %v", arn.Ref(), bare.Ref())
 	}
@@ -114,8 +114,8 @@ func blames(t *testing.T, what string, err, want error, setting string) {
 	if want != kek.ErrUnavailable && errors.Is(err, kek.ErrUnavailable) {
 		t.Errorf("%s: %v would be tried again", what, err)
 	}
-	var config *kek.ConfigError
-	if setting != "" && (!errors.As(err, &config) || config.Setting != strings.TrimSuffix("kek.awskms."+setting, "..")) { // ".": the table as a whole
+	var bad *kek.ConfigError
+	if setting != "" && (!errors.As(err, &bad) || bad.Setting != strings.TrimSuffix("kek.awskms."+setting, "..")) { // ".": the table as a whole
 		t.Errorf("%s: got %v, want %s to be named", what, err, setting)
 	}
 }
@@ -123,21 +123,20 @@ func blames(t *testing.T, what string, err, want error, setting string) {
 func TestBadSettings(t *testing.T) {
 	chain(t)
 	for name, tc := range map[string]struct {
-		settings awskms.Settings
+		settings config.AWSKMS
 		setting  string
 	}{
-		"no key":                {awskms.Settings{}, "key_id"},
-		"alias":                 {awskms.Settings{KeyID: "alias/voluks", Region: "eu-central-1"}, "key_id"},
-		"ARN of an alias":       {awskms.Settings{KeyID: "arn:aws:kms:eu-central-1:111122223333:alias/voluks"}, "key_id"},
-		"ARN of something else": {awskms.Settings{KeyID: "arn:aws:s3:::bucket", Region: "eu-central-1"}, "key_id"},
-		"no region":             {awskms.Settings{KeyID: "1234abcd-12ab-34cd-56ef-1234567890ab"}, "region"},
-		"no such profile":       {awskms.Settings{KeyID: fakekms.KeyA, Profile: "nobody"}, "profile"},
-		"endpoint no URL":       {awskms.Settings{KeyID: fakekms.KeyA, Endpoint: "kms.internal"}, "endpoint"},
-		"endpoint in clear":     {awskms.Settings{KeyID: fakekms.KeyA, Endpoint: "http://kms.internal"}, "endpoint"},
-		"endpoint with secrets": {awskms.Settings{KeyID: fakekms.KeyA, Endpoint: "https://user:pass@kms.internal"}, "endpoint"},
+		"no key":                {config.AWSKMS{}, "key_id"},
+		"alias":                 {config.AWSKMS{KeyID: "alias/voluks", Region: "eu-central-1"}, "key_id"},
+		"ARN of an alias":       {config.AWSKMS{KeyID: "arn:aws:kms:eu-central-1:111122223333:alias/voluks"}, "key_id"},
+		"ARN of something else": {config.AWSKMS{KeyID: "arn:aws:s3:::bucket", Region: "eu-central-1"}, "key_id"},
+		"no region":             {config.AWSKMS{KeyID: "1234abcd-12ab-34cd-56ef-1234567890ab"}, "region"},
+		"no such profile":       {config.AWSKMS{KeyID: fakekms.KeyA, Profile: "nobody"}, "profile"},
+		"endpoint no URL":       {config.AWSKMS{KeyID: fakekms.KeyA, Endpoint: "kms.internal"}, "endpoint"},
+		"endpoint in clear":     {config.AWSKMS{KeyID: fakekms.KeyA, Endpoint: "http://kms.internal"}, "endpoint"},
+		"endpoint with secrets": {config.AWSKMS{KeyID: fakekms.KeyA, Endpoint: "https://user:pass@kms.internal"}, "endpoint"},
 	} {
-		tc.settings.At = "kek.awskms"
-		_, err := awskms.New(tc.settings)
+		_, err := awskms.New("kek.awskms", tc.settings)
 		blames(t, name, err, nil, tc.setting)
 	}
 }
@@ -167,7 +166,7 @@ func TestErrors(t *testing.T) {
 	} {
 		f := fakekms.New()
 		f.Fail, f.Status = code, tc.status
-		p := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: serve(t, f)})
+		p := open(t, config.AWSKMS{KeyID: fakekms.KeyA, Endpoint: serve(t, f)})
 		w, _, _, err := p.Generate(t.Context(), binding)
 		w.Wipe()
 		blames(t, code, err, tc.want, tc.setting)
@@ -186,7 +185,7 @@ func TestAnotherKindOfServer(t *testing.T) {
 	for raw, setting := range map[string]string{"<html>": "endpoint", "[]": "endpoint", string(other): "key_id"} {
 		f := fakekms.New()
 		f.Raw = raw
-		w, _, _, err := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: serve(t, f)}).Generate(t.Context(), binding)
+		w, _, _, err := open(t, config.AWSKMS{KeyID: fakekms.KeyA, Endpoint: serve(t, f)}).Generate(t.Context(), binding)
 		w.Wipe()
 		blames(t, raw, err, nil, setting)
 	}
@@ -196,7 +195,7 @@ func TestWrongLength(t *testing.T) {
 	for _, n := range []int{0, 31, 33} {
 		f := fakekms.New()
 		f.Raw = `{"KeyId":"` + fakekms.KeyA + `","CiphertextBlob":"AAAA","Plaintext":"` + base64.StdEncoding.EncodeToString(make([]byte, n)) + `"}`
-		p := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: serve(t, f)})
+		p := open(t, config.AWSKMS{KeyID: fakekms.KeyA, Endpoint: serve(t, f)})
 		w, err := p.Unwrap(t.Context(), binding, p.Ref(), []byte("blob"))
 		if w != nil || !errors.Is(err, kek.ErrWrongKey) {
 			t.Errorf("%d bytes: %v, %v", n, w, err)
@@ -214,7 +213,7 @@ func TestNoCredentials(t *testing.T) {
 	url := serve(t, f)
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	w, _, _, err := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: url}).Generate(t.Context(), binding)
+	w, _, _, err := open(t, config.AWSKMS{KeyID: fakekms.KeyA, Endpoint: url}).Generate(t.Context(), binding)
 	w.Wipe()
 	blames(t, "no credentials", err, kek.ErrUnavailable, "")
 }
@@ -231,7 +230,7 @@ func TestProfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("AWS_CONFIG_FILE", file)
-	w, _, _, err := open(t, awskms.Settings{KeyID: fakekms.KeyA[len(fakekms.KeyA)-36:], Profile: "voluks", Endpoint: url}).Generate(t.Context(), binding)
+	w, _, _, err := open(t, config.AWSKMS{KeyID: fakekms.KeyA[len(fakekms.KeyA)-36:], Profile: "voluks", Endpoint: url}).Generate(t.Context(), binding)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +243,7 @@ func TestUntrustedCertificate(t *testing.T) {
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	w, _, _, err := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: server.URL}).Generate(t.Context(), binding)
+	w, _, _, err := open(t, config.AWSKMS{KeyID: fakekms.KeyA, Endpoint: server.URL}).Generate(t.Context(), binding)
 	w.Wipe()
 	blames(t, "certificate", err, nil, "endpoint")
 }
@@ -255,7 +254,7 @@ func TestErrorsShowNoKey(t *testing.T) {
 	f.Raw = `{"Plaintext":"` + strings.Repeat("QUJD", 11) + `"` // cut off
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	w, _, _, err := open(t, awskms.Settings{KeyID: fakekms.KeyA, Endpoint: serve(t, f)}).Generate(ctx, binding)
+	w, _, _, err := open(t, config.AWSKMS{KeyID: fakekms.KeyA, Endpoint: serve(t, f)}).Generate(ctx, binding)
 	w.Wipe()
 	if err == nil || strings.Contains(err.Error(), "QUJDQUJD") {
 		t.Errorf("got %v", err)

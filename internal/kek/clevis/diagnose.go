@@ -3,12 +3,7 @@
 package clevis
 
 import (
-	"bytes"
 	"context"
-	"crypto/ecdh"
-	"crypto/rand"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +13,7 @@ import (
 	"time"
 
 	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/kek/clevis/policy"
 	"github.com/voluks/voluks/internal/kek/subprocess"
 )
 
@@ -27,7 +23,7 @@ import (
 const probeTimeout = 5 * time.Second
 
 // encryptError says why there is no wrap.
-func (p *Provider) encryptError(ctx context.Context, err error) error {
+func (p *provider) encryptError(ctx context.Context, err error) error {
 	exit, err := p.common(ctx, "encrypt", err)
 	if exit == nil {
 		return err
@@ -35,11 +31,11 @@ func (p *Provider) encryptError(ctx context.Context, err error) error {
 	if down := p.down(ctx); down != nil {
 		return fmt.Errorf("encrypt: %w: %w", kek.ErrUnavailable, down)
 	}
-	return fmt.Errorf("encrypt: %w", p.settings.bad("policy", "clevis: %s", exit.Stderr))
+	return fmt.Errorf("encrypt: %w", p.at.Bad("policy", "clevis: %s", exit.Stderr))
 }
 
-// decryptError says why a wrap, whose header is given, does not open.
-func (p *Provider) decryptError(ctx context.Context, err error, h *header) error {
+// decryptError says why a wrap, in which tang servers have these shares, does not open.
+func (p *provider) decryptError(ctx context.Context, err error, shares []policy.Share) error {
 	exit, err := p.common(ctx, "decrypt", err)
 	if exit == nil {
 		return err
@@ -49,7 +45,7 @@ func (p *Provider) decryptError(ctx context.Context, err error, h *header) error
 		if down := p.down(ctx); down != nil {
 			return fmt.Errorf("decrypt: %w: %w", kek.ErrUnavailable, down)
 		}
-		if gone := p.gone(ctx, h); gone != nil {
+		if gone := gone(ctx, shares); gone != nil {
 			return fmt.Errorf("decrypt: %w: %w", kek.ErrNotFound, gone)
 		}
 	}
@@ -60,13 +56,13 @@ func (p *Provider) decryptError(ctx context.Context, err error, h *header) error
 }
 
 // common sorts what has nothing to do with the policy. It returns either the exit of clevis, or the error.
-func (p *Provider) common(ctx context.Context, operation string, err error) (*subprocess.ExitError, error) {
+func (p *provider) common(ctx context.Context, operation string, err error) (*subprocess.ExitError, error) {
 	var exit *subprocess.ExitError
 	switch {
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("%s: %w: %w", operation, kek.ErrUnavailable, err)
 	case !errors.As(err, &exit):
-		return nil, fmt.Errorf("%s: %w", operation, &kek.ConfigError{Setting: p.settings.At + ".pin", Err: err})
+		return nil, fmt.Errorf("%s: %w", operation, p.at.Bad("pin", "%w", err))
 	}
 	for _, words := range []string{"TPM2 device", "device must be readable and writable", "Creating TPM2 primary key failed", "Could not load tcti", "Could not initialize TCTI"} {
 		if strings.Contains(exit.Stderr, words) {
@@ -82,15 +78,12 @@ var servers = &http.Client{
 }
 
 // ask makes one request of a tang server, for its status alone.
-func ask(ctx context.Context, method, url string, body []byte) (status int, err error) {
+func ask(ctx context.Context, method, url, body string) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return 0, err
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/jwk+json")
 	}
 	res, err := servers.Do(req)
 	if err != nil {
@@ -102,10 +95,10 @@ func ask(ctx context.Context, method, url string, body []byte) (status int, err 
 }
 
 // down names the servers of the policy that do not answer, or do not answer as a tang server does; nil if there are none.
-func (p *Provider) down(ctx context.Context) error {
+func (p *provider) down(ctx context.Context) error {
 	var errs []error
-	for _, server := range p.policy.servers() {
-		status, err := ask(ctx, http.MethodGet, server+"/adv", nil)
+	for _, server := range p.policy.Servers() {
+		status, err := ask(ctx, http.MethodGet, server+"/adv", "")
 		switch {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("the tang server %s does not answer: %w", server, err))
@@ -117,41 +110,14 @@ func (p *Provider) down(ctx context.Context) error {
 }
 
 // gone names the keys of a wrap that the servers no longer have, or returns nil.
-func (p *Provider) gone(ctx context.Context, h *header) error {
-	if h.Clevis.Pin == "sss" {
-		var errs []error
-		for _, jwe := range h.Clevis.SSS.JWE {
-			if below, err := parse([]byte(jwe)); err == nil {
-				errs = append(errs, p.gone(ctx, below))
-			}
+func gone(ctx context.Context, shares []policy.Share) error {
+	var errs []error
+	for _, share := range shares {
+		// A request of the right form and without a point: a server that has the key says that it is a bad one.
+		status, err := ask(ctx, http.MethodPost, share.URL+"/rec/"+url.PathEscape(share.Key), `{"kty":"EC","alg":"ECMR"}`)
+		if err == nil && status == http.StatusNotFound {
+			errs = append(errs, fmt.Errorf("the tang server %s no longer has the key %s", share.URL, share.Key))
 		}
-		return errors.Join(errs...)
 	}
-	if h.Clevis.Pin != "tang" {
-		return nil
-	}
-	point, err := somePoint(h.Epk.Crv)
-	if err != nil {
-		return nil // of a curve that tang does not have either
-	}
-	status, err := ask(ctx, http.MethodPost, h.Clevis.Tang.URL+"/rec/"+url.PathEscape(h.KeyID), point)
-	if err != nil || status != http.StatusNotFound {
-		return nil
-	}
-	return fmt.Errorf("the tang server %s no longer has the key %s", h.Clevis.Tang.URL, h.KeyID)
-}
-
-// somePoint is a valid request to a tang server that means nothing: a random point of the curve, as a JWK.
-func somePoint(curve string) ([]byte, error) {
-	curves := map[string]ecdh.Curve{"P-256": ecdh.P256(), "P-384": ecdh.P384(), "P-521": ecdh.P521()}
-	if curves[curve] == nil {
-		return nil, errors.ErrUnsupported
-	}
-	key, err := curves[curve].GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	point := key.PublicKey().Bytes()[1:] // after the mark of an uncompressed point: x, y
-	encode := base64.RawURLEncoding.EncodeToString
-	return json.Marshal(map[string]string{"alg": "ECMR", "kty": "EC", "crv": curve, "x": encode(point[:len(point)/2]), "y": encode(point[len(point)/2:])})
+	return errors.Join(errs...)
 }

@@ -10,7 +10,6 @@ package credential
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -36,17 +35,13 @@ const (
 // Settings say which credential it is.
 type Settings struct {
 	// At is the dotted name of these settings in the configuration, for errors: "kek.credential".
-	At string
+	At kek.Table
 	// Name is the credential's name, which is sealed into it. "" is DefaultName.
 	Name string
 	// Path is the absolute path of the encrypted credential.
 	Path string
 	// TPM2Device is "" for the one that systemd finds.
 	TPM2Device string
-}
-
-func (s *Settings) bad(setting, format string, args ...any) error {
-	return &kek.ConfigError{Setting: s.At + "." + setting, Err: fmt.Errorf(format, args...)}
 }
 
 var credentialName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$`)
@@ -57,17 +52,11 @@ func (s *Settings) check() error {
 	}
 	switch {
 	case !credentialName.MatchString(s.Name):
-		return s.bad("name", "%q is not the name of a credential", s.Name)
+		return s.At.Bad("name", "%q is not the name of a credential", s.Name)
 	case !filepath.IsAbs(s.Path):
-		return s.bad("path", "%q is not the absolute path of an encrypted credential", s.Path)
+		return s.At.Bad("path", "%q is not the absolute path of an encrypted credential", s.Path)
 	}
 	return nil
-}
-
-// Provider wraps with the master key in one credential.
-type Provider struct {
-	settings Settings
-	ref      kek.Ref
 }
 
 // New decrypts the credential once, to check it and to learn the key's fingerprint. Errors are, or wrap, *kek.ConfigError; one that may pass, such as
@@ -78,64 +67,16 @@ func New(s Settings) (kek.Provider, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
-	p := &Provider{settings: s}
-	master, ref, err := p.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	master.Wipe()
-	p.ref = ref
-	return p, nil
+	return local.New(ctx, name, s.master)
 }
 
-// Ref names the key that the credential had when the provider was made.
-func (p *Provider) Ref() kek.Ref { return p.ref }
-
-// Generate makes a random W and seals it for the binding.
-func (p *Provider) Generate(ctx context.Context, b kek.Binding) (w *secret.Key, wrap []byte, ref kek.Ref, err error) {
-	master, ref, err := p.open(ctx)
-	if err != nil {
-		return nil, nil, kek.Ref{}, err
-	}
-	defer master.Wipe()
-	w, wrap, err = local.Generate(name, master, b)
-	return w, wrap, ref, err
-}
-
-// Unwrap opens what Generate has sealed.
-func (p *Provider) Unwrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap []byte) (*secret.Key, error) {
-	if ref.Provider != name {
-		return nil, &kek.NotMineError{Want: ref, Have: p.ref}
-	}
-	master, have, err := p.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer master.Wipe()
-	if !ref.SameKey(have) {
-		return nil, &kek.NotMineError{Want: ref, Have: have}
-	}
-	return local.Unwrap(name, master, b, wrap)
-}
-
-// open returns the master key, which the caller wipes, and says whose it is.
-func (p *Provider) open(ctx context.Context) (*secret.Key, kek.Ref, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, kek.Ref{}, err
-	}
-	master, err := p.settings.loaded()
+// master returns the master key, which the caller wipes.
+func (s *Settings) master(ctx context.Context) (*secret.Key, error) {
+	key, err := s.loaded()
 	if errors.Is(err, fs.ErrNotExist) {
-		master, err = p.settings.decrypt(ctx)
+		return s.decrypt(ctx)
 	}
-	if err != nil {
-		return nil, kek.Ref{}, err
-	}
-	ref, err := local.Ref(name, master)
-	if err != nil {
-		master.Wipe()
-		return nil, kek.Ref{}, err
-	}
-	return master, ref, nil
+	return key, err
 }
 
 // loaded reads the credential that systemd has given to this unit. The error wraps fs.ErrNotExist if it has given none.
@@ -149,12 +90,12 @@ func (s *Settings) loaded() (*secret.Key, error) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, s.bad("name", "%w", err)
+		return nil, s.At.Bad("name", "%w", err)
 	}
 	defer f.Close()
 	key, err := secret.Read(f, kek.KeySize)
 	if err != nil {
-		return nil, s.bad("name", "the credential %s that the unit loads is not a key of %d bytes: %w", s.Name, kek.KeySize, err)
+		return nil, s.At.Bad("name", "the credential %s that the unit loads is not a key of %d bytes: %w", s.Name, kek.KeySize, err)
 	}
 	return key, nil
 }
@@ -163,15 +104,15 @@ func (s *Settings) loaded() (*secret.Key, error) {
 func (s *Settings) decrypt(ctx context.Context) (*secret.Key, error) {
 	sealed, err := readSealed(s.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, s.bad("path", `%s does not exist; "voluks init --credential" makes it: %w`, s.Path, err)
+		return nil, s.At.Bad("path", `%s does not exist; "voluks init --credential" makes it: %w`, s.Path, err)
 	}
 	if err != nil {
-		return nil, s.bad("path", "%w", err)
+		return nil, s.At.Bad("path", "%w", err)
 	}
 	if keys, err := SealedTo(sealed); err != nil {
-		return nil, s.bad("path", "%s %w", s.Path, err)
+		return nil, s.At.Bad("path", "%s %w", s.Path, err)
 	} else if len(keys) == 0 {
-		return nil, s.bad("path", "%s is encrypted with no key at all, so that anybody can decrypt it", s.Path)
+		return nil, s.At.Bad("path", "%s is encrypted with no key at all, so that anybody can decrypt it", s.Path)
 	}
 	args := append([]string{program, "decrypt", "--name=" + s.Name, "--newline=no"}, s.tpm()...)
 	out, err := subprocess.Cmd{Argv: append(args, "-", "-"), Env: environment(), Stdin: sealed, MaxOut: kek.KeySize + 1}.Run(ctx)
@@ -180,7 +121,7 @@ func (s *Settings) decrypt(ctx context.Context) (*secret.Key, error) {
 	}
 	key, err := out.Key(kek.KeySize)
 	if err != nil {
-		return nil, s.bad("path", "%s is not a key of %d bytes: %w", s.Path, kek.KeySize, err)
+		return nil, s.At.Bad("path", "%s is not a key of %d bytes: %w", s.Path, kek.KeySize, err)
 	}
 	return key, nil
 }

@@ -66,13 +66,13 @@ func Create(ctx context.Context, s Settings) (ref kek.Ref, sealedTo []string, er
 	}
 	// As systemd has its own, for whom it is usually the first thing in there.
 	if err := os.MkdirAll(filepath.Dir(s.Path), 0o700); err != nil {
-		return kek.Ref{}, nil, s.bad("path", "%w", err)
+		return kek.Ref{}, nil, s.At.Bad("path", "%w", err)
 	}
 	if _, err := os.Lstat(s.Path); !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {
 			err = ErrExists
 		}
-		return kek.Ref{}, nil, s.bad("path", "%s: %w", s.Path, err)
+		return kek.Ref{}, nil, s.At.Bad("path", "%s: %w", s.Path, err)
 	}
 	master, err := secret.Random(kek.KeySize)
 	if err != nil {
@@ -96,7 +96,7 @@ func Create(ctx context.Context, s Settings) (ref kek.Ref, sealedTo []string, er
 		err = errors.New("is encrypted with no key at all")
 	}
 	if err != nil {
-		return kek.Ref{}, nil, s.bad("path", "what systemd-creds made %w", err)
+		return kek.Ref{}, nil, s.At.Bad("path", "what systemd-creds made %w", err)
 	}
 	if err := s.place(ctx, out.Bytes(), master); err != nil {
 		return kek.Ref{}, nil, err
@@ -109,7 +109,7 @@ func (s *Settings) place(ctx context.Context, sealed []byte, master *secret.Key)
 	temp := *s
 	temp.Path = filepath.Join(filepath.Dir(s.Path), "."+filepath.Base(s.Path)+".new")
 	if err := atomicfile.Write(temp.Path, sealed, 0o600); err != nil {
-		return s.bad("path", "%w", err)
+		return s.At.Bad("path", "%w", err)
 	}
 	defer os.Remove(temp.Path)
 	opened, err := temp.decrypt(ctx)
@@ -118,11 +118,11 @@ func (s *Settings) place(ctx context.Context, sealed []byte, master *secret.Key)
 	}
 	defer opened.Wipe()
 	if !opened.Equal(master) {
-		return s.bad("path", "what systemd-creds made decrypts to another key")
+		return s.At.Bad("path", "what systemd-creds made decrypts to another key")
 	}
 	err = os.Link(temp.Path, s.Path)
 	if errors.Is(err, fs.ErrExist) {
-		return s.bad("path", "%s: %w", s.Path, ErrExists)
+		return s.At.Bad("path", "%s: %w", s.Path, ErrExists)
 	}
 	if err == nil {
 		err = os.Remove(temp.Path)
@@ -131,7 +131,7 @@ func (s *Settings) place(ctx context.Context, sealed []byte, master *secret.Key)
 		err = sys.SyncDir(filepath.Dir(s.Path))
 	}
 	if err != nil {
-		return s.bad("path", "%w", err)
+		return s.At.Bad("path", "%w", err)
 	}
 	return nil
 }
@@ -149,10 +149,10 @@ func (s *Settings) hasTPM(ctx context.Context) bool {
 // failed sorts the failures of systemd-creds, which ends with status 1 whatever they are.
 func (s *Settings) failed(ctx context.Context, setting string, err error) error {
 	var exit *subprocess.ExitError
-	bad := &kek.ConfigError{Setting: s.At + "." + setting, Err: err}
+	bad := s.At.Bad(setting, "%w", err)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &kek.ConfigError{Setting: s.At, Err: fmt.Errorf("systemd-creds is not installed; it comes with systemd 250 and later: %w", err)}
+		return s.At.Bad("", "systemd-creds is not installed; it comes with systemd 250 and later: %w", err)
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", kek.ErrUnavailable, bad)
 	case !errors.As(err, &exit):

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/exec"
 	"github.com/voluks/voluks/internal/testenv"
@@ -34,7 +35,7 @@ func script(t *testing.T, text string) string {
 
 func helper(t *testing.T, text string) kek.Provider {
 	t.Helper()
-	p, err := exec.New(exec.Settings{At: "kek.exec", Command: []string{script(t, text)}, ID: "one"})
+	p, err := exec.New("kek.exec", config.Exec{Command: []string{script(t, text)}, ID: "one"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +188,7 @@ func TestBadSettings(t *testing.T) {
 		"id with escapes":       {[]string{good}, "a\x1b[1m", "id"},
 		"id that is a document": {[]string{good}, strings.Repeat("x", 200), "id"},
 	} {
-		_, err := exec.New(exec.Settings{At: "kek.exec", Command: tc.command, ID: tc.id})
+		_, err := exec.New("kek.exec", config.Exec{Command: tc.command, ID: tc.id})
 		var setting *kek.ConfigError
 		if !errors.As(err, &setting) || setting.Setting != "kek.exec."+tc.setting {
 			t.Errorf("%s: %v", name, err)

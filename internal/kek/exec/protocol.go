@@ -50,9 +50,8 @@ var errs = map[string]error{
 }
 
 // ask runs the program once. The plaintext, which is borrowed, may be nil. That of the answer is the caller's to clear.
-func (p *Provider) ask(ctx context.Context, r request, plaintext *secret.Key) (*answer, error) {
-	r.Protocol, r.KeyID = 1, p.ref.ID
-	input, err := wire.Object(r, "plaintext", plaintext)
+func (p *provider) ask(ctx context.Context, operation string, b kek.Binding, version string, wrap []byte, plaintext *secret.Key) (*answer, error) {
+	input, err := wire.Object(request{Protocol: 1, Operation: operation, Volume: b.VolumeUUID, Role: b.Role, KeyID: p.ref.ID, KeyVersion: version, Wrap: wrap}, "plaintext", plaintext)
 	if err != nil {
 		return nil, err
 	}
@@ -60,14 +59,14 @@ func (p *Provider) ask(ctx context.Context, r request, plaintext *secret.Key) (*
 	// The environment is handed on: helpers find their region, proxy or account there.
 	out, err := subprocess.Cmd{Argv: p.settings.Command, Env: os.Environ(), Stdin: input.Bytes(), MaxOut: maxAnswer}.Run(ctx)
 	if err != nil {
-		return nil, p.failed(r.Operation, err)
+		return nil, p.failed(operation, err)
 	}
 	defer out.Wipe()
 	var got answer
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		clear(got.Plaintext)
 		// What it wrote instead may be anything, a key too, and is not shown.
-		return nil, fmt.Errorf("%s: %w", r.Operation, p.settings.bad("command", "%s does not answer with one JSON object", p.settings.Command[0]))
+		return nil, fmt.Errorf("%s: %w", operation, p.at.Bad("command", "%s does not answer with one JSON object", p.settings.Command[0]))
 	}
 	if got.Error == "" {
 		return &got, nil
@@ -75,15 +74,15 @@ func (p *Provider) ask(ctx context.Context, r request, plaintext *secret.Key) (*
 	clear(got.Plaintext)
 	known, ok := errs[got.Error]
 	if !ok {
-		return nil, fmt.Errorf("%s: %w", r.Operation, p.settings.bad("command", "%s answers with the unknown error %q", p.settings.Command[0], wire.Text([]byte(got.Error))))
+		return nil, fmt.Errorf("%s: %w", operation, p.at.Bad("command", "%s answers with the unknown error %q", p.settings.Command[0], wire.Text([]byte(got.Error))))
 	}
-	return nil, fmt.Errorf("%s: %s: %w: %s", r.Operation, p.settings.Command[0], known, wire.Text([]byte(got.Message)))
+	return nil, fmt.Errorf("%s: %s: %w: %s", operation, p.settings.Command[0], known, wire.Text([]byte(got.Message)))
 }
 
 // failed sorts the failures of a program that gave no answer. An exit status says nothing about what went wrong: it may be the network.
-func (p *Provider) failed(operation string, err error) error {
+func (p *provider) failed(operation string, err error) error {
 	var exit *subprocess.ExitError
-	setting := &kek.ConfigError{Setting: p.settings.At + ".command", Err: err}
+	setting := p.at.Bad("command", "%w", err)
 	if errors.As(err, &exit) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%s: %w: %w", operation, kek.ErrUnavailable, setting)
 	}

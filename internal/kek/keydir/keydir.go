@@ -21,7 +21,7 @@ import (
 
 	"github.com/voluks/voluks/internal/atomicfile"
 	"github.com/voluks/voluks/internal/kek"
-	"github.com/voluks/voluks/internal/kek/file"
+	"github.com/voluks/voluks/internal/kek/keyfile"
 	"github.com/voluks/voluks/internal/kek/local"
 	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/internal/sys"
@@ -44,7 +44,7 @@ var volatile = map[int64]string{0x01021994: "tmpfs", 0x858458f6: "ramfs"}
 // Settings say which directory it is.
 type Settings struct {
 	// At is the dotted name of these settings in the configuration, for errors: "kek.keydir".
-	At string
+	At kek.Table
 	// Path is the absolute path of the directory.
 	Path string
 	// TestOnlyVolatile allows a directory in memory.
@@ -52,7 +52,7 @@ type Settings struct {
 }
 
 func (s *Settings) bad(format string, args ...any) error {
-	return &kek.ConfigError{Setting: s.At + ".path", Err: fmt.Errorf(format, args...)}
+	return s.At.Bad("path", format, args...)
 }
 
 // Provider wraps with the key file of each volume.
@@ -155,14 +155,16 @@ func (p *Provider) Generate(ctx context.Context, b kek.Binding) (w *secret.Key, 
 	}
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		// Another process may have made it by now; both then have the same one.
-		if _, err := file.Generate(path); err != nil && !errors.Is(err, file.ErrExists) {
+		made, err := keyfile.Generate(path)
+		made.Wipe()
+		if err != nil && !errors.Is(err, keyfile.ErrExists) {
 			return nil, nil, kek.Ref{}, p.settings.bad("the key of a volume cannot be kept there: %w", err)
 		}
 	}
 	if err := sys.SyncDir(p.settings.Path); err != nil {
 		return nil, nil, kek.Ref{}, p.settings.bad("the key of a volume cannot be kept there: %w", err)
 	}
-	master, err := file.Read(path)
+	master, err := keyfile.Read(path)
 	if err != nil {
 		return nil, nil, kek.Ref{}, p.settings.bad("%w", err)
 	}
@@ -183,8 +185,8 @@ func (p *Provider) Unwrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap 
 	if path == "" {
 		return nil, fmt.Errorf("%w: %q is not the UUID of a volume", kek.ErrWrongKey, b.VolumeUUID)
 	}
-	master, err := file.Read(path)
-	if errors.Is(err, file.ErrMissing) {
+	master, err := keyfile.Read(path)
+	if errors.Is(err, keyfile.ErrMissing) {
 		return nil, &MissingError{Path: path}
 	}
 	if err != nil {

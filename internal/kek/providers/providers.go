@@ -45,7 +45,7 @@ func Open(cfg config.Config) *kek.Set {
 // *kek.ConfigError.
 func New(at string, cfg config.KEK) (kek.Provider, error) {
 	table := at + "." + cfg.Provider
-	provider, err := selected(table, cfg)
+	provider, err := selected(kek.Table(table), cfg)
 	var setting *kek.ConfigError
 	switch {
 	case err == nil:
@@ -62,7 +62,7 @@ func New(at string, cfg config.KEK) (kek.Provider, error) {
 
 var errUnknown = errors.New("unknown key provider")
 
-func selected(at string, cfg config.KEK) (kek.Provider, error) {
+func selected(at kek.Table, cfg config.KEK) (kek.Provider, error) {
 	switch {
 	case cfg.Provider == "file" && cfg.File != nil:
 		return file.New(cfg.File.Path)
@@ -71,33 +71,20 @@ func selected(at string, cfg config.KEK) (kek.Provider, error) {
 	case cfg.Provider == "credential" && cfg.Credential != nil:
 		return credential.New(Credential(at, *cfg.Credential))
 	case cfg.Provider == "awskms" && cfg.AWSKMS != nil:
-		k := cfg.AWSKMS
-		return awskms.New(awskms.Settings{At: at, KeyID: k.KeyID, Region: k.Region, Profile: k.Profile, Endpoint: k.Endpoint})
+		return awskms.New(at, *cfg.AWSKMS)
 	case cfg.Provider == "vault" && cfg.Vault != nil:
-		return vault.New(vaultSettings(at, *cfg.Vault))
+		return vault.New(at, *cfg.Vault)
 	case cfg.Provider == "clevis" && cfg.Clevis != nil:
-		return clevis.New(clevis.Settings{At: at, Pin: cfg.Clevis.Pin, Policy: cfg.Clevis.Policy})
+		return clevis.New(at, *cfg.Clevis)
 	case cfg.Provider == "exec" && cfg.Exec != nil:
-		return exec.New(exec.Settings{At: at, Command: cfg.Exec.Command, ID: cfg.Exec.ID})
+		return exec.New(at, *cfg.Exec)
 	}
 	return nil, fmt.Errorf("%w %q", errUnknown, cfg.Provider)
 }
 
 // Credential is the table of a credential as its provider takes it, for those who make one.
-func Credential(at string, c config.Credential) credential.Settings {
+func Credential(at kek.Table, c config.Credential) credential.Settings {
 	return credential.Settings{At: at, Name: c.Name, Path: c.Path, TPM2Device: c.TPM2Device}
-}
-
-func vaultSettings(at string, v config.Vault) vault.Settings {
-	s := vault.Settings{
-		At: at, Address: v.Address, Mount: v.Mount, Key: v.Key, Namespace: v.Namespace, Derived: v.Derived,
-		TokenFile: v.TokenFile, CAFile: v.CAFile, ServerName: v.ServerName,
-		ClientCertFile: v.ClientCertFile, ClientKeyFile: v.ClientKeyFile,
-	}
-	if v.AppRole != (config.VaultAppRole{}) {
-		s.AppRole = &vault.AppRole{Mount: v.AppRole.Mount, RoleID: v.AppRole.RoleID, SecretIDFile: v.AppRole.SecretIDFile}
-	}
-	return s
 }
 
 // Check returns why the active provider cannot be used, or nil. Providers that only unwrap may be

@@ -12,6 +12,7 @@ import (
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/file"
+	"github.com/voluks/voluks/internal/kek/keyfile"
 	"github.com/voluks/voluks/internal/kek/providers"
 )
 
@@ -62,7 +63,7 @@ func TestActiveMissing(t *testing.T) {
 	_, _, _, err = set.Generate(t.Context(), binding)
 	for what, err := range map[string]error{"generate": err, "check": providers.Check(set)} {
 		var setting *kek.ConfigError
-		if !errors.As(err, &setting) || setting.Setting != "kek.file.path" || !errors.Is(err, file.ErrMissing) || !errors.Is(err, fs.ErrNotExist) {
+		if !errors.As(err, &setting) || setting.Setting != "kek.file.path" || !errors.Is(err, keyfile.ErrMissing) || !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -73,7 +74,7 @@ func TestActiveMissing(t *testing.T) {
 	}
 	_, err = providers.Open(cfg).Unwrap(t.Context(), binding, ref, wrap)
 	var none *kek.NoProviderError
-	if !errors.As(err, &none) || none.Want != ref || !errors.Is(err, file.ErrMissing) {
+	if !errors.As(err, &none) || none.Want != ref || !errors.Is(err, keyfile.ErrMissing) {
 		t.Errorf("got %v", err)
 	}
 	for _, setting := range []string{"kek.file.path", "previous[0].file.path"} {

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/vault"
 )
@@ -38,8 +39,8 @@ func blames(t *testing.T, err, want error, setting string) {
 	if setting == "" {
 		return
 	}
-	var config *kek.ConfigError
-	if !errors.As(err, &config) || config.Setting != setting {
+	var bad *kek.ConfigError
+	if !errors.As(err, &bad) || bad.Setting != setting {
 		t.Errorf("got %v, want %s to be named", err, setting)
 	}
 	if want == nil && errors.Is(err, kek.ErrUnavailable) {
@@ -48,44 +49,44 @@ func blames(t *testing.T, err, want error, setting string) {
 }
 
 func TestBadSettings(t *testing.T) {
-	role := func(id, file, mount string) *vault.AppRole {
-		return &vault.AppRole{RoleID: id, SecretIDFile: file, Mount: mount}
+	role := func(id, file, mount string) config.VaultAppRole {
+		return config.VaultAppRole{RoleID: id, SecretIDFile: file, Mount: mount}
 	}
 	rubbish := write(t, "rubbish")
 	for name, tc := range map[string]struct {
-		change  func(*vault.Settings)
+		change  func(*config.Vault)
 		setting string
 	}{
-		"no address":        {func(s *vault.Settings) { s.Address = "" }, "address"},
-		"no scheme":         {func(s *vault.Settings) { s.Address = "vault:8200" }, "address"},
-		"not a URL":         {func(s *vault.Settings) { s.Address = "https://%zz" }, "address"},
-		"other scheme":      {func(s *vault.Settings) { s.Address = "ftp://vault" }, "address"},
-		"clear text":        {func(s *vault.Settings) { s.Address = "http://vault.example:8200" }, "address"},
-		"with path":         {func(s *vault.Settings) { s.Address = "https://vault/v1/transit" }, "address"},
-		"with query":        {func(s *vault.Settings) { s.Address = "https://vault?ns=x" }, "address"},
-		"with password":     {func(s *vault.Settings) { s.Address = "https://me:hunter2@vault" }, "address"},
-		"two slashes":       {func(s *vault.Settings) { s.Address = "unix://run/agent.sock" }, "address"},
-		"TLS over a socket": {func(s *vault.Settings) { s.Address, s.CAFile = "unix:///agent.sock", rubbish }, "address"},
-		"no key":            {func(s *vault.Settings) { s.Key = "" }, "key"},
-		"key with path":     {func(s *vault.Settings) { s.Key = "../sys/seal" }, "key"},
-		"mount with dots":   {func(s *vault.Settings) { s.Mount = "transit/../sys" }, "mount"},
-		"mount with slash":  {func(s *vault.Settings) { s.Mount = "/transit" }, "mount"},
-		"namespace":         {func(s *vault.Settings) { s.Namespace = "a\r\nb" }, "namespace"},
-		"nobody logs in":    {func(s *vault.Settings) { s.TokenFile = "" }, "token_file"},
-		"both log in":       {func(s *vault.Settings) { s.AppRole = role("r", "f", "") }, "approle"},
-		"no role":           {func(s *vault.Settings) { s.TokenFile, s.AppRole = "", role("", "f", "") }, "approle.role_id"},
-		"no secret id":      {func(s *vault.Settings) { s.TokenFile, s.AppRole = "", role("r", "", "") }, "approle.secret_id_file"},
-		"approle mount":     {func(s *vault.Settings) { s.TokenFile, s.AppRole = "", role("r", "f", "a b") }, "approle.mount"},
-		"no such CA":        {func(s *vault.Settings) { s.CAFile = "/nonexistent" }, "ca_file"},
-		"CA is rubbish":     {func(s *vault.Settings) { s.CAFile = rubbish }, "ca_file"},
-		"cert without key":  {func(s *vault.Settings) { s.ClientCertFile = rubbish }, "client_key_file"},
-		"key without cert":  {func(s *vault.Settings) { s.ClientKeyFile = rubbish }, "client_cert_file"},
-		"cert is rubbish":   {func(s *vault.Settings) { s.ClientKeyFile, s.ClientCertFile = rubbish, rubbish }, "client_cert_file"},
+		"no address":        {func(s *config.Vault) { s.Address = "" }, "address"},
+		"no scheme":         {func(s *config.Vault) { s.Address = "vault:8200" }, "address"},
+		"not a URL":         {func(s *config.Vault) { s.Address = "https://%zz" }, "address"},
+		"other scheme":      {func(s *config.Vault) { s.Address = "ftp://vault" }, "address"},
+		"clear text":        {func(s *config.Vault) { s.Address = "http://vault.example:8200" }, "address"},
+		"with path":         {func(s *config.Vault) { s.Address = "https://vault/v1/transit" }, "address"},
+		"with query":        {func(s *config.Vault) { s.Address = "https://vault?ns=x" }, "address"},
+		"with password":     {func(s *config.Vault) { s.Address = "https://me:hunter2@vault" }, "address"},
+		"two slashes":       {func(s *config.Vault) { s.Address = "unix://run/agent.sock" }, "address"},
+		"TLS over a socket": {func(s *config.Vault) { s.Address, s.CAFile = "unix:///agent.sock", rubbish }, "address"},
+		"no key":            {func(s *config.Vault) { s.Key = "" }, "key"},
+		"key with path":     {func(s *config.Vault) { s.Key = "../sys/seal" }, "key"},
+		"mount with dots":   {func(s *config.Vault) { s.Mount = "transit/../sys" }, "mount"},
+		"mount with slash":  {func(s *config.Vault) { s.Mount = "/transit" }, "mount"},
+		"namespace":         {func(s *config.Vault) { s.Namespace = "a\r\nb" }, "namespace"},
+		"nobody logs in":    {func(s *config.Vault) { s.TokenFile = "" }, "token_file"},
+		"both log in":       {func(s *config.Vault) { s.AppRole = role("r", "f", "") }, "approle"},
+		"no role":           {func(s *config.Vault) { s.TokenFile, s.AppRole = "", role("", "f", "") }, "approle.role_id"},
+		"no secret id":      {func(s *config.Vault) { s.TokenFile, s.AppRole = "", role("r", "", "") }, "approle.secret_id_file"},
+		"approle mount":     {func(s *config.Vault) { s.TokenFile, s.AppRole = "", role("r", "f", "a b") }, "approle.mount"},
+		"no such CA":        {func(s *config.Vault) { s.CAFile = "/nonexistent" }, "ca_file"},
+		"CA is rubbish":     {func(s *config.Vault) { s.CAFile = rubbish }, "ca_file"},
+		"cert without key":  {func(s *config.Vault) { s.ClientCertFile = rubbish }, "client_key_file"},
+		"key without cert":  {func(s *config.Vault) { s.ClientKeyFile = rubbish }, "client_cert_file"},
+		"cert is rubbish":   {func(s *config.Vault) { s.ClientKeyFile, s.ClientCertFile = rubbish, rubbish }, "client_cert_file"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := vault.Settings{At: "previous[1].vault", Address: "https://vault:8200", Key: "k", TokenFile: rubbish}
+			s := config.Vault{Address: "https://vault:8200", Key: "k", TokenFile: rubbish}
 			tc.change(&s)
-			_, err := vault.New(s)
+			_, err := vault.New("previous[1].vault", s)
 			blames(t, err, nil, "previous[1].vault."+tc.setting)
 			if err != nil && strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("%v shows the password", err)
@@ -101,25 +102,25 @@ func TestRefusals(t *testing.T) {
 	if err := os.Chmod(readable, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	wrongRole := &vault.AppRole{RoleID: "the-role", SecretIDFile: write(t, "expired")}
+	wrongRole := config.VaultAppRole{RoleID: "the-role", SecretIDFile: write(t, "expired")}
 	for name, tc := range map[string]struct {
-		settings func(*vault.Settings)
+		settings func(*config.Vault)
 		server   func(*fake)
 		want     error
 		setting  string
 	}{
-		"key that does not exist":        {settings: func(s *vault.Settings) { s.Key = "typo" }, want: kek.ErrNotFound, setting: "key"},
-		"mount that does not exist":      {settings: func(s *vault.Settings) { s.Mount = "typo" }, want: kek.ErrNotFound, setting: "mount"},
-		"token expired":                  {settings: func(s *vault.Settings) { s.TokenFile = noToken }, want: kek.ErrDenied, setting: "token_file"},
-		"secret id expired":              {settings: func(s *vault.Settings) { s.TokenFile, s.AppRole = "", wrongRole }, want: kek.ErrDenied, setting: "approle"},
-		"token file not written yet":     {settings: func(s *vault.Settings) { s.TokenFile = "/nonexistent" }, want: kek.ErrUnavailable, setting: "token_file"},
-		"token file for everybody":       {settings: func(s *vault.Settings) { s.TokenFile = readable }, setting: "token_file"},
-		"token file of two lines":        {settings: func(s *vault.Settings) { s.TokenFile = write(t, "a\nb") }, setting: "token_file"},
-		"token file empty":               {settings: func(s *vault.Settings) { s.TokenFile = write(t, "\n") }, setting: "token_file"},
-		"token file too long":            {settings: func(s *vault.Settings) { s.TokenFile = write(t, strings.Repeat("x", 5000)) }, setting: "token_file"},
-		"token file is a directory":      {settings: func(s *vault.Settings) { s.TokenFile = "/" }, setting: "token_file"},
-		"derived key, said to be plain":  {settings: func(s *vault.Settings) { s.Key = "derived" }, setting: "derived"},
-		"plain key, said to be derived":  {settings: func(s *vault.Settings) { s.Derived = true }, setting: "derived"},
+		"key that does not exist":        {settings: func(s *config.Vault) { s.Key = "typo" }, want: kek.ErrNotFound, setting: "key"},
+		"mount that does not exist":      {settings: func(s *config.Vault) { s.Mount = "typo" }, want: kek.ErrNotFound, setting: "mount"},
+		"token expired":                  {settings: func(s *config.Vault) { s.TokenFile = noToken }, want: kek.ErrDenied, setting: "token_file"},
+		"secret id expired":              {settings: func(s *config.Vault) { s.TokenFile, s.AppRole = "", wrongRole }, want: kek.ErrDenied, setting: "approle"},
+		"token file not written yet":     {settings: func(s *config.Vault) { s.TokenFile = "/nonexistent" }, want: kek.ErrUnavailable, setting: "token_file"},
+		"token file for everybody":       {settings: func(s *config.Vault) { s.TokenFile = readable }, setting: "token_file"},
+		"token file of two lines":        {settings: func(s *config.Vault) { s.TokenFile = write(t, "a\nb") }, setting: "token_file"},
+		"token file empty":               {settings: func(s *config.Vault) { s.TokenFile = write(t, "\n") }, setting: "token_file"},
+		"token file too long":            {settings: func(s *config.Vault) { s.TokenFile = write(t, strings.Repeat("x", 5000)) }, setting: "token_file"},
+		"token file is a directory":      {settings: func(s *config.Vault) { s.TokenFile = "/" }, setting: "token_file"},
+		"derived key, said to be plain":  {settings: func(s *config.Vault) { s.Key = "derived" }, setting: "derived"},
+		"plain key, said to be derived":  {settings: func(s *config.Vault) { s.Derived = true }, setting: "derived"},
 		"sealed":                         {server: func(f *fake) { f.status = 503 }, want: kek.ErrUnavailable},
 		"standby without forwarding":     {server: func(f *fake) { f.status = 473 }, want: kek.ErrUnavailable},
 		"throttled":                      {server: func(f *fake) { f.status = 429 }, want: kek.ErrUnavailable},
@@ -134,7 +135,7 @@ func TestRefusals(t *testing.T) {
 			if tc.server != nil {
 				tc.server(f)
 			}
-			s := vault.Settings{At: "kek.vault", Address: serve(t, f), Key: "plain", TokenFile: write(t, "s.token")}
+			s := config.Vault{Address: serve(t, f), Key: "plain", TokenFile: write(t, "s.token")}
 			if tc.settings != nil {
 				tc.settings(&s)
 			}
@@ -152,7 +153,7 @@ func TestRefusals(t *testing.T) {
 // A key whose old versions were taken out of use.
 func TestDisabledVersion(t *testing.T) {
 	f := newFake()
-	p := open(t, vault.Settings{Address: serve(t, f), Key: "plain", TokenFile: write(t, "s.token")})
+	p := open(t, config.Vault{Address: serve(t, f), Key: "plain", TokenFile: write(t, "s.token")})
 	w, wrap, ref, err := p.Generate(t.Context(), binding)
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +167,7 @@ func TestDisabledVersion(t *testing.T) {
 // F28: a server that returns something else than was wrapped.
 func TestWrongLength(t *testing.T) {
 	f := newFake()
-	p := open(t, vault.Settings{At: "kek.vault", Address: serve(t, f), Key: "plain", TokenFile: write(t, "s.token")})
+	p := open(t, config.Vault{Address: serve(t, f), Key: "plain", TokenFile: write(t, "s.token")})
 	w, wrap, ref, err := p.Generate(t.Context(), binding)
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +185,7 @@ func TestWrongLength(t *testing.T) {
 
 // The server's words reach people, but neither a terminal's escapes nor what could be a key.
 func TestServersWords(t *testing.T) {
-	p := open(t, vault.Settings{At: "kek.vault", Key: "plain", TokenFile: write(t, "s.token"),
+	p := open(t, config.Vault{Key: "plain", TokenFile: write(t, "s.token"),
 		Address: serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			refuse(w, 418, "teapot\x1b[2J "+strings.Repeat("QUJD", 11))
 		}))})
@@ -212,22 +213,22 @@ func TestTLS(t *testing.T) {
 
 	for name, tc := range map[string]struct {
 		address, setting string
-		change           func(*vault.Settings)
+		change           func(*config.Vault)
 	}{
-		"trusted":                {server.URL, "", func(*vault.Settings) {}},
-		"not trusted":            {server.URL, "ca_file", func(s *vault.Settings) { s.CAFile = "" }},
-		"signed by another CA":   {server.URL, "ca_file", func(s *vault.Settings) { s.CAFile = otherCA }},
-		"server name":            {server.URL, "", func(s *vault.Settings) { s.ServerName = "example.com" }},
-		"wrong server name":      {server.URL, "server_name", func(s *vault.Settings) { s.ServerName = "vault.internal" }},
-		"no TLS there":           {strings.Replace(plain, "http:", "https:", 1), "address", func(*vault.Settings) {}},
-		"client certificate":     {strict.URL, "", func(s *vault.Settings) { s.ClientCertFile, s.ClientKeyFile = clientCert, clientKey }},
-		"no client certificate":  {strict.URL, "client_cert_file", func(*vault.Settings) {}},
-		"key of no certificates": {server.URL, "client_cert_file", func(s *vault.Settings) { s.ClientCertFile, s.ClientKeyFile = ca, clientKey }},
+		"trusted":                {server.URL, "", func(*config.Vault) {}},
+		"not trusted":            {server.URL, "ca_file", func(s *config.Vault) { s.CAFile = "" }},
+		"signed by another CA":   {server.URL, "ca_file", func(s *config.Vault) { s.CAFile = otherCA }},
+		"server name":            {server.URL, "", func(s *config.Vault) { s.ServerName = "example.com" }},
+		"wrong server name":      {server.URL, "server_name", func(s *config.Vault) { s.ServerName = "vault.internal" }},
+		"no TLS there":           {strings.Replace(plain, "http:", "https:", 1), "address", func(*config.Vault) {}},
+		"client certificate":     {strict.URL, "", func(s *config.Vault) { s.ClientCertFile, s.ClientKeyFile = clientCert, clientKey }},
+		"no client certificate":  {strict.URL, "client_cert_file", func(*config.Vault) {}},
+		"key of no certificates": {server.URL, "client_cert_file", func(s *config.Vault) { s.ClientCertFile, s.ClientKeyFile = ca, clientKey }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := vault.Settings{At: "kek.vault", Address: tc.address, Key: "plain", TokenFile: write(t, "s.token"), CAFile: ca}
+			s := config.Vault{Address: tc.address, Key: "plain", TokenFile: write(t, "s.token"), CAFile: ca}
 			tc.change(&s)
-			p, err := vault.New(s)
+			p, err := vault.New("kek.vault", s)
 			if err == nil {
 				w, _, _, failed := p.Generate(t.Context(), binding)
 				w.Wipe()

@@ -4,16 +4,16 @@ package vault
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
-	"time"
 
+	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/wire"
 	"github.com/voluks/voluks/internal/secret"
@@ -22,29 +22,32 @@ import (
 // maxAnswer bounds what is read of an answer; one of these calls has a few hundred bytes.
 const maxAnswer = 32 << 10
 
-// client speaks as much of Vault's HTTP API as three calls need.
+// client speaks as much of Vault's HTTP API as the calls of three operations and a login need.
 type client struct {
-	settings Settings
+	at       kek.Table
+	settings config.Vault
 	base     *url.URL
-	tls      *tls.Config
+	tls      wire.TLS
 	http     *http.Client
 }
 
-func newClient(s Settings) (*client, error) {
-	if err := s.check(); err != nil {
+func newClient(at kek.Table, s config.Vault) (*client, error) {
+	if err := check(at, &s); err != nil {
 		return nil, err
 	}
-	base, socket, err := s.endpoint()
+	base, socket, err := endpoint(at, &s)
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := s.tls()
+	c := &client{at: at, settings: s, base: base, tls: wire.TLS{At: at, CAFile: s.CAFile, ServerName: s.ServerName, ClientCertFile: s.ClientCertFile, ClientKeyFile: s.ClientKeyFile}}
+	// Once: who replaces the certificates on a running node is served by the next process.
+	tlsConfig, err := c.tls.Config()
 	if err != nil {
 		return nil, err
 	}
 	transport := &http.Transport{
 		Proxy:           http.ProxyFromEnvironment,
-		TLSClientConfig: tlsConfig.Clone(), // it adds to it
+		TLSClientConfig: tlsConfig,
 		// A call or two per operation: nothing is worth being kept open, with keys in its buffers.
 		DisableKeepAlives: true,
 		ForceAttemptHTTP2: true,
@@ -55,7 +58,8 @@ func newClient(s Settings) (*client, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		}
 	}
-	return &client{settings: s, base: base, tls: tlsConfig, http: &http.Client{Transport: transport, CheckRedirect: redirect}}, nil
+	c.http = &http.Client{Transport: transport, CheckRedirect: redirect}
+	return c, nil
 }
 
 // redirect lets a standby send us to the active server, and nobody send us out of TLS or in circles: the request carries a token and perhaps a key.
@@ -65,6 +69,46 @@ func redirect(next *http.Request, via []*http.Request) error {
 		return http.ErrUseLastResponse
 	}
 	return nil
+}
+
+// login returns the token for one operation, or "" if an agent adds it. Of all that is secret here the token alone passes through a string. It is not
+// kept, so that a token that was revoked or renewed is noticed at once.
+func (c *client) login(ctx context.Context) (string, error) {
+	role := c.settings.AppRole
+	if role == (config.VaultAppRole{}) {
+		if c.settings.TokenFile == "" {
+			return "", nil
+		}
+		return c.credential("token_file", c.settings.TokenFile)
+	}
+	secretID, err := c.credential("approle.secret_id_file", role.SecretIDFile)
+	if err != nil {
+		return "", err
+	}
+	body, err := wire.Object(map[string]string{"role_id": role.RoleID, "secret_id": secretID}, "", nil)
+	if err != nil {
+		return "", err
+	}
+	defer body.Wipe()
+	got, err := c.post(ctx, "", "auth/"+role.Mount+"/login", body)
+	if err != nil {
+		return "", fmt.Errorf("log in: %w", err)
+	}
+	if got.Auth.Token == "" {
+		return "", c.at.Bad("approle.mount", "is no place to log in: its answer has no token")
+	}
+	return got.Auth.Token, nil
+}
+
+func (c *client) credential(setting, path string) (string, error) {
+	text, err := wire.Line(path)
+	if err != nil {
+		err = c.at.Bad(setting, "%w", err)
+	}
+	if errors.Is(err, fs.ErrNotExist) { // at boot, whoever writes it may come later
+		err = fmt.Errorf("%w: %w", kek.ErrUnavailable, err)
+	}
+	return text, err
 }
 
 // answer is what is used of an answer of the server.
@@ -81,22 +125,20 @@ type answer struct {
 
 // post makes one call. The body is borrowed. Whatever of the answer is a key is the caller's to clear.
 func (c *client) post(ctx context.Context, token, path string, body *secret.Key) (*answer, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.JoinPath("v1", path).String(), nil)
+	lent := wire.Lend(body)
+	defer lent.End()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.JoinPath("v1", path).String(), lent.Body())
 	if err != nil {
-		return nil, c.settings.bad("address", "%w", err)
+		return nil, c.at.Bad("address", "%w", err)
 	}
-	lent := &loan{key: body}
-	defer lent.end()
 	req.ContentLength = int64(body.Len())
-	req.GetBody = func() (io.ReadCloser, error) { return &loanReader{loan: lent}, nil }
-	req.Body = &loanReader{loan: lent}
+	req.GetBody = func() (io.ReadCloser, error) { return lent.Body(), nil }
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Vault-Request", "true") // agents may insist on it
-	if token != "" {
-		req.Header.Set("X-Vault-Token", token)
-	}
-	if c.settings.Namespace != "" {
-		req.Header.Set("X-Vault-Namespace", c.settings.Namespace)
+	for header, value := range map[string]string{"X-Vault-Token": token, "X-Vault-Namespace": c.settings.Namespace} {
+		if value != "" {
+			req.Header.Set(header, value)
+		}
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
@@ -105,7 +147,7 @@ func (c *client) post(ctx context.Context, token, path string, body *secret.Key)
 	defer res.Body.Close()
 	raw, err := wire.Read(res.Body, maxAnswer)
 	if errors.Is(err, wire.ErrTooLong) {
-		return nil, c.settings.bad("address", "what answers there is no key server: %w", err)
+		return nil, c.at.Bad("address", "what answers there is no key server: %w", err)
 	}
 	if err != nil {
 		return nil, c.unreachable(ctx, err)
@@ -118,7 +160,7 @@ func (c *client) post(ctx context.Context, token, path string, body *secret.Key)
 	}
 	if err != nil {
 		clear(got.Data.Plaintext)
-		return nil, c.settings.bad("address", "what answers there is no key server: its answer is not the JSON that was expected")
+		return nil, c.at.Bad("address", "what answers there is no key server: its answer is not the JSON that was expected")
 	}
 	return &got, nil
 }
@@ -129,33 +171,8 @@ func (c *client) unreachable(ctx context.Context, err error) error {
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err // the URL is known, and long
 	}
-	bad := c.settings.tlsError(err)
-	if bad == nil && c.base.Scheme == "https" && ctx.Err() == nil {
-		bad = c.settings.tlsError(c.greet(ctx))
-	}
-	if bad != nil {
+	if bad := c.tls.Blame(ctx, c.base, err); bad != nil {
 		return bad
 	}
 	return fmt.Errorf("%w: %s does not answer: %w", kek.ErrUnavailable, c.settings.Address, err)
-}
-
-// greet connects once more, says nothing, and returns what the server has to say to that. In TLS 1.3 a server refuses a client after the client
-// believes to be connected, and then it is chance whether net/http sees the refusal or just a connection that breaks.
-func (c *client) greet(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	address := c.base.Host
-	if c.base.Port() == "" {
-		address = net.JoinHostPort(c.base.Hostname(), "443")
-	}
-	conn, err := (&tls.Dialer{Config: c.tls}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if end, ok := ctx.Deadline(); ok {
-		_ = conn.SetReadDeadline(end)
-	}
-	_, err = conn.Read(make([]byte, 1))
-	return err
 }

@@ -27,9 +27,9 @@ var causes = []struct {
 	{"invalid role or secret id", "approle", kek.ErrDenied, "role id or secret id are not valid, or have expired"},
 	{"invalid role id", "approle.role_id", kek.ErrDenied, "there is no such role"},
 	{"invalid secret id", "approle.secret_id_file", kek.ErrDenied, "the secret id is not valid, or has expired"},
-	{"invalid ciphertext", "", kek.ErrWrongKey, ""},
-	{"message authentication failed", "", kek.ErrWrongKey, ""},
-	{"decryption error", "", kek.ErrWrongKey, ""}, // of an RSA key, and with status 500
+	{"invalid ciphertext", "", kek.ErrWrongKey, "the server cannot open it"},
+	{"message authentication failed", "", kek.ErrWrongKey, "the server cannot open it"},
+	{"decryption error", "", kek.ErrWrongKey, "the server cannot open it"}, // of an RSA key, and with status 500
 	{"not support decryption", "key", nil, "is a key that cannot encrypt"},
 	{"not supported for key type", "key", nil, "is a key that cannot encrypt"},
 }
@@ -41,17 +41,13 @@ func (c *client) refused(status int, path string, said []string, isJSON bool) er
 	if words != "" {
 		detail += ": " + words
 	}
-	lower := strings.ToLower(words)
 	for _, cause := range causes {
-		if !strings.Contains(lower, cause.words) || status >= 500 && cause.err != kek.ErrWrongKey {
+		if !strings.Contains(strings.ToLower(words), cause.words) || status >= 500 && cause.err != kek.ErrWrongKey {
 			continue
 		}
 		err := fmt.Errorf("%s (%s)", cause.text, detail)
-		if cause.text == "" {
-			err = fmt.Errorf("%s", detail)
-		}
 		if cause.setting != "" {
-			err = &kek.ConfigError{Setting: c.settings.At + "." + cause.setting, Err: err}
+			err = c.at.Bad(cause.setting, "%w", err)
 		}
 		if cause.err != nil {
 			err = fmt.Errorf("%w: %w", cause.err, err)
@@ -60,23 +56,22 @@ func (c *client) refused(status int, path string, said []string, isJSON bool) er
 	}
 	switch {
 	case status == http.StatusForbidden, status == http.StatusUnauthorized:
-		return fmt.Errorf("%w: %w", kek.ErrDenied, &kek.ConfigError{Setting: c.settings.At + "." + c.settings.identity(),
-			Err: fmt.Errorf("the token has expired, or its policy does not allow this (%s)", detail)})
+		return fmt.Errorf("%w: %w", kek.ErrDenied, c.at.Bad(c.identity(), "the token has expired, or its policy does not allow this (%s)", detail))
 	case status >= 500, status == http.StatusTooManyRequests, status == http.StatusPreconditionFailed, status == http.StatusRequestTimeout,
 		status == 472, status == 473: // a standby of another cluster
 		return fmt.Errorf("%w: %s", kek.ErrUnavailable, detail)
 	case status == http.StatusNotFound && words == "", status < 400, !isJSON:
-		return &kek.ConfigError{Setting: c.settings.At + ".address", Err: fmt.Errorf("what answers there is no key server (%s)", detail)}
+		return c.at.Bad("address", "what answers there is no key server (%s)", detail)
 	}
 	return fmt.Errorf("the key server refuses: %s", detail)
 }
 
 // identity is the setting that says who asks.
-func (s *Settings) identity() string {
+func (c *client) identity() string {
 	switch {
-	case s.AppRole != nil:
+	case c.settings.AppRole.RoleID != "":
 		return "approle"
-	case s.TokenFile != "":
+	case c.settings.TokenFile != "":
 		return "token_file"
 	}
 	return "address" // an agent, with a token of its own

@@ -13,93 +13,60 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"regexp"
-	"strings"
 
+	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/wire"
 	"github.com/voluks/voluks/internal/secret"
 )
 
-const name = "vault"
-
 // A ciphertext of transit: the version of the key, and base64.
 var ciphertext = regexp.MustCompile(`^vault:v([1-9][0-9]{0,8}):[A-Za-z0-9+/]+=*$`)
 
-// Provider wraps with one transit key.
-type Provider struct {
-	client *client
-	ref    kek.Ref
+// provider wraps with one transit key.
+type provider struct {
+	*client
+	ref kek.Ref
 }
 
 // New judges the settings and reads the certificates; it does not ask the server. Errors are *kek.ConfigError.
-func New(s Settings) (kek.Provider, error) {
-	if s.AppRole != nil {
-		role := *s.AppRole // completed below
-		s.AppRole = &role
-	}
-	c, err := newClient(s)
+func New(at kek.Table, s config.Vault) (kek.Provider, error) {
+	c, err := newClient(at, s)
 	if err != nil {
 		return nil, err
 	}
-	id := c.settings.Mount + "/" + c.settings.Key
-	if ns := c.settings.Namespace; ns != "" {
-		id = ns + "/" + id
-	}
-	return &Provider{client: c, ref: kek.Ref{Provider: name, ID: id}}, nil
+	return &provider{c, kek.Ref{Provider: "vault", ID: path.Join(c.settings.Namespace, c.settings.Mount, c.settings.Key)}}, nil
 }
 
 // Ref names the key by namespace, mount and name, which stay when a server gets another address. Its version is the server's to choose.
-func (p *Provider) Ref() kek.Ref { return p.ref }
+func (p *provider) Ref() kek.Ref { return p.ref }
 
 // Generate makes a random W and has it encrypted. Of a key that is said to be derived it then asks the server to decrypt for another volume, which
 // must fail.
-func (p *Provider) Generate(ctx context.Context, b kek.Binding) (w *secret.Key, wrap []byte, ref kek.Ref, err error) {
-	if err := b.Validate(); err != nil {
-		return nil, nil, kek.Ref{}, err
-	}
-	token, err := p.client.login(ctx)
-	if err != nil {
-		return nil, nil, kek.Ref{}, err
-	}
-	made, err := secret.Random(kek.KeySize)
-	if err != nil {
-		return nil, nil, kek.Ref{}, err
-	}
-	defer func() {
+func (p *provider) Generate(ctx context.Context, b kek.Binding) (*secret.Key, []byte, kek.Ref, error) {
+	return kek.Make(b, func(w *secret.Key) ([]byte, kek.Ref, error) {
+		token, err := p.login(ctx)
 		if err != nil {
-			made.Wipe() // not w: a return has set that to nil by now
+			return nil, kek.Ref{}, err
 		}
-	}()
-	body, err := wire.Object(request{Context: p.context(b)}, "plaintext", made)
-	if err != nil {
-		return nil, nil, kek.Ref{}, err
-	}
-	defer body.Wipe()
-	got, err := p.call(ctx, token, "encrypt", body)
-	if err != nil {
-		return nil, nil, kek.Ref{}, err
-	}
-	if ref, err = p.refOf(got.Data.Ciphertext); err != nil {
-		return nil, nil, kek.Ref{}, err
-	}
-	if p.client.settings.Derived {
-		if err := p.proveDerived(ctx, token, b, got.Data.Ciphertext); err != nil {
-			return nil, nil, kek.Ref{}, err
+		wrap, ref, err := p.wrap(ctx, token, "encrypt", b, nil, w)
+		if err == nil && p.settings.Derived {
+			err = p.proveDerived(ctx, token, b, wrap)
 		}
-	}
-	return made, []byte(got.Data.Ciphertext), ref, nil
+		return wrap, ref, err
+	})
 }
 
 // proveDerived fails unless the server refuses to decrypt for another volume.
-func (p *Provider) proveDerived(ctx context.Context, token string, b kek.Binding, wrapped string) error {
+func (p *provider) proveDerived(ctx context.Context, token string, b kek.Binding, wrap []byte) error {
 	b.VolumeUUID += " (a proof that the key is derived)"
-	other, err := p.decrypt(ctx, token, b, wrapped)
-	other.Wipe()
+	got, err := p.ask(ctx, token, "decrypt", b, wrap, nil)
 	switch {
 	case err == nil:
-		return p.client.settings.bad("derived", "is true, but key %s was made without derived=true: it ignores the volume; say derived = false, or use another key",
-			p.client.settings.Key)
+		clear(got.Data.Plaintext)
+		return p.at.Bad("derived", "is true, but key %s was made without derived=true: it ignores the volume; say derived = false, or use another key", p.settings.Key)
 	case errors.Is(err, kek.ErrWrongKey):
 		return nil
 	}
@@ -107,97 +74,69 @@ func (p *Provider) proveDerived(ctx context.Context, token string, b kek.Binding
 }
 
 // Unwrap has W decrypted.
-func (p *Provider) Unwrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap []byte) (*secret.Key, error) {
-	if err := p.mine(b, ref, wrap); err != nil {
-		return nil, err
-	}
-	token, err := p.client.login(ctx)
+func (p *provider) Unwrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap []byte) (*secret.Key, error) {
+	token, err := p.begin(ctx, b, ref, wrap)
 	if err != nil {
 		return nil, err
 	}
-	return p.decrypt(ctx, token, b, string(wrap))
+	got, err := p.ask(ctx, token, "decrypt", b, wrap, nil)
+	if err != nil {
+		return nil, err
+	}
+	return p.at.Key("key", got.Data.Plaintext)
 }
 
 // Rewrap has the wrap renewed with the newest version of the key; W does not leave the server.
-func (p *Provider) Rewrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap []byte) ([]byte, kek.Ref, error) {
-	if err := p.mine(b, ref, wrap); err != nil {
-		return nil, kek.Ref{}, err
-	}
-	token, err := p.client.login(ctx)
+func (p *provider) Rewrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap []byte) ([]byte, kek.Ref, error) {
+	token, err := p.begin(ctx, b, ref, wrap)
 	if err != nil {
 		return nil, kek.Ref{}, err
 	}
-	body, err := wire.Object(request{Context: p.context(b), Ciphertext: string(wrap)}, "", nil)
-	if err != nil {
-		return nil, kek.Ref{}, err
-	}
-	defer body.Wipe()
-	got, err := p.call(ctx, token, "rewrap", body)
-	if err != nil {
-		return nil, kek.Ref{}, err
-	}
-	if ref, err = p.refOf(got.Data.Ciphertext); err != nil {
-		return nil, kek.Ref{}, err
-	}
-	return []byte(got.Data.Ciphertext), ref, nil
+	return p.wrap(ctx, token, "rewrap", b, wrap, nil)
 }
 
-func (p *Provider) decrypt(ctx context.Context, token string, b kek.Binding, wrapped string) (*secret.Key, error) {
-	body, err := wire.Object(request{Context: p.context(b), Ciphertext: wrapped}, "", nil)
-	if err != nil {
-		return nil, err
+// begin refuses what cannot be a wrap of this key, before it is sent anywhere, and logs in.
+func (p *provider) begin(ctx context.Context, b kek.Binding, ref kek.Ref, wrap []byte) (token string, err error) {
+	if err := p.ref.CanOpen(b, ref, wrap); err != nil {
+		return "", err
 	}
-	defer body.Wipe()
-	got, err := p.call(ctx, token, "decrypt", body)
-	if err != nil {
-		return nil, err
+	if !ciphertext.Match(wrap) {
+		return "", fmt.Errorf("%w: it is no ciphertext of transit", kek.ErrWrongKey)
 	}
-	if n := len(got.Data.Plaintext); n != kek.KeySize {
-		return nil, fmt.Errorf("%w: %w", kek.ErrWrongKey, p.client.settings.bad("key", "the key server returned %d bytes instead of %d", n, kek.KeySize))
-	}
-	return secret.Move(got.Data.Plaintext)
+	return p.login(ctx)
 }
 
-// mine refuses what cannot be a wrap of this key, before it is sent anywhere.
-func (p *Provider) mine(b kek.Binding, ref kek.Ref, wrap []byte) error {
-	if err := b.Validate(); err != nil {
-		return err
+// wrap is ask, for a ciphertext, which says with which version of the key it was made.
+func (p *provider) wrap(ctx context.Context, token, operation string, b kek.Binding, wrap []byte, w *secret.Key) ([]byte, kek.Ref, error) {
+	got, err := p.ask(ctx, token, operation, b, wrap, w)
+	if err != nil {
+		return nil, kek.Ref{}, err
 	}
-	if !ref.SameKey(p.ref) {
-		return &kek.NotMineError{Want: ref, Have: p.ref}
-	}
-	if len(wrap) > kek.MaxWrap || !ciphertext.Match(wrap) {
-		return fmt.Errorf("%w: it is no ciphertext of transit", kek.ErrWrongKey)
-	}
-	return nil
-}
-
-// refOf names the key and the version that a ciphertext says it was made with.
-func (p *Provider) refOf(wrapped string) (kek.Ref, error) {
-	match := ciphertext.FindStringSubmatch(wrapped)
-	if match == nil || len(wrapped) > kek.MaxWrap {
-		return kek.Ref{}, p.client.settings.bad("mount", "is not a transit engine: its answer has no ciphertext of one")
+	made := got.Data.Ciphertext
+	match := ciphertext.FindStringSubmatch(made)
+	if match == nil || len(made) > kek.MaxWrap {
+		return nil, kek.Ref{}, p.at.Bad("mount", "is not a transit engine: its answer has no ciphertext of one")
 	}
 	ref := p.ref
 	ref.Version = match[1]
-	return ref, nil
+	return []byte(made), ref, nil
 }
 
-type request struct {
-	Context    []byte `json:"context,omitempty"`
-	Ciphertext string `json:"ciphertext,omitempty"`
-}
-
-func (p *Provider) context(b kek.Binding) []byte {
-	if !p.client.settings.Derived {
-		return nil
+// ask has the engine do one operation. w is borrowed, or nil. A plaintext in the answer is the caller's to clear.
+func (p *provider) ask(ctx context.Context, token, operation string, b kek.Binding, wrap []byte, w *secret.Key) (*answer, error) {
+	request := struct {
+		Context    []byte `json:"context,omitempty"`
+		Ciphertext string `json:"ciphertext,omitempty"`
+	}{Ciphertext: string(wrap)}
+	if p.settings.Derived {
+		request.Context = b.Bytes()
 	}
-	return b.Bytes()
-}
-
-func (p *Provider) call(ctx context.Context, token, operation string, body *secret.Key) (*answer, error) {
-	s := &p.client.settings
-	got, err := p.client.post(ctx, token, strings.Join([]string{s.Mount, operation, s.Key}, "/"), body)
+	body, err := wire.Object(request, "plaintext", w)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Wipe()
+	got, err := p.post(ctx, token, path.Join(p.settings.Mount, operation, p.settings.Key), body)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", operation, err)
 	}

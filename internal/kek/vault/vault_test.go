@@ -12,6 +12,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/kektest"
 	"github.com/voluks/voluks/internal/kek/vault"
@@ -29,9 +30,9 @@ func write(t *testing.T, content string) (path string) {
 	return path
 }
 
-func open(t *testing.T, s vault.Settings) kek.Provider {
+func open(t *testing.T, s config.Vault) kek.Provider {
 	t.Helper()
-	p, err := vault.New(s)
+	p, err := vault.New("kek.vault", s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,8 +57,8 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake()
-			settings := vault.Settings{At: "kek.vault", Address: serve(t, f), Key: kind.key, Derived: kind.derived, TokenFile: write(t, "s.token\n")}
-			provider := func(change func(*vault.Settings)) func(*testing.T) kek.Provider {
+			settings := config.Vault{Address: serve(t, f), Key: kind.key, Derived: kind.derived, TokenFile: write(t, "s.token\n")}
+			provider := func(change func(*config.Vault)) func(*testing.T) kek.Provider {
 				return func(t *testing.T) kek.Provider {
 					s := settings
 					change(&s)
@@ -72,11 +73,11 @@ func TestConformance(t *testing.T) {
 				}
 			}
 			kektest.Run(t, kektest.Target{
-				New:     provider(func(*vault.Settings) {}),
-				Other:   provider(func(s *vault.Settings) { s.Key = kind.other }),
+				New:     provider(func(*config.Vault) {}),
+				Other:   provider(func(s *config.Vault) { s.Key = kind.other }),
 				Unbound: !kind.derived,
 				Slack:   true,
-				Down:    provider(func(s *vault.Settings) { s.Address = "http://127.0.0.1:1" }),
+				Down:    provider(func(s *config.Vault) { s.Address = "http://127.0.0.1:1" }),
 				Slow:    while(func() { f.hang = true }, func() { f.hang = false }),
 				Denied:  while(func() { f.tokens["s.token"] = false }, func() { f.tokens["s.token"] = true }),
 				Advance: func(*testing.T) { f.set(func() { f.advance("transit/" + kind.key) }) },
@@ -102,12 +103,12 @@ func TestLogins(t *testing.T) {
 	t.Cleanup(agent.Close)
 
 	var providers []kek.Provider
-	for _, s := range []vault.Settings{
+	for _, s := range []config.Vault{
 		{Address: url, TokenFile: write(t, "s.token")},
-		{Address: url + "/", AppRole: &vault.AppRole{RoleID: "the-role", SecretIDFile: write(t, "the-secret-id\n")}},
+		{Address: url + "/", AppRole: config.VaultAppRole{RoleID: "the-role", SecretIDFile: write(t, "the-secret-id\n")}},
 		{Address: "unix://" + socket},
 	} {
-		s.At, s.Key, s.Namespace = "kek.vault", "plain", "team/a/"
+		s.Key, s.Namespace = "plain", "team/a/"
 		providers = append(providers, open(t, s))
 	}
 	b := kek.Binding{VolumeUUID: "0b41f68c-4a4c-4d5e-9a4e-0f1d2c3b4a59", Role: "agent"}
@@ -140,7 +141,7 @@ func TestLogins(t *testing.T) {
 func TestTokenIsReadAnew(t *testing.T) {
 	f := newFake()
 	file := write(t, "s.expired")
-	p := open(t, vault.Settings{Address: serve(t, f), Key: "plain", TokenFile: file})
+	p := open(t, config.Vault{Address: serve(t, f), Key: "plain", TokenFile: file})
 	b := kek.Binding{VolumeUUID: "u", Role: "agent"}
 	if _, _, _, err := p.Generate(t.Context(), b); err == nil {
 		t.Fatal("an expired token was accepted")
@@ -163,7 +164,7 @@ func TestRedirect(t *testing.T) {
 	standby := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, target+r.URL.Path, http.StatusTemporaryRedirect)
 	}))
-	p := open(t, vault.Settings{Address: standby, Key: "plain", TokenFile: write(t, "s.token")})
+	p := open(t, config.Vault{Address: standby, Key: "plain", TokenFile: write(t, "s.token")})
 	b := kek.Binding{VolumeUUID: "u", Role: "agent"}
 
 	target = active
@@ -178,7 +179,7 @@ func TestRedirect(t *testing.T) {
 	t.Cleanup(secure.Close)
 	ca := write(t, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})))
 	calls := len(f.calls)
-	w, _, _, err = open(t, vault.Settings{Address: secure.URL, CAFile: ca, Key: "plain", TokenFile: write(t, "s.token")}).Generate(t.Context(), b)
+	w, _, _, err = open(t, config.Vault{Address: secure.URL, CAFile: ca, Key: "plain", TokenFile: write(t, "s.token")}).Generate(t.Context(), b)
 	w.Wipe()
 	if err == nil {
 		t.Error("sent out of TLS, it worked")

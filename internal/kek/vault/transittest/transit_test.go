@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/kektest"
 	"github.com/voluks/voluks/internal/kek/vault"
@@ -56,9 +57,9 @@ func write(t *testing.T, content string) (path string) {
 	return path
 }
 
-func open(t *testing.T, s vault.Settings) kek.Provider {
+func open(t *testing.T, s config.Vault) kek.Provider {
 	t.Helper()
-	p, err := vault.New(s)
+	p, err := vault.New("kek.vault", s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,8 +85,8 @@ func TestConformance(t *testing.T) {
 		t.Run(kind.key, func(t *testing.T) {
 			s, url := newServer(t)
 			keys(s)
-			settings := vault.Settings{At: "kek.vault", Address: url, Key: kind.key, Derived: kind.derived, TokenFile: write(t, "s.token\n")}
-			provider := func(change func(*vault.Settings)) func(*testing.T) kek.Provider {
+			settings := config.Vault{Address: url, Key: kind.key, Derived: kind.derived, TokenFile: write(t, "s.token\n")}
+			provider := func(change func(*config.Vault)) func(*testing.T) kek.Provider {
 				return func(t *testing.T) kek.Provider {
 					s := settings
 					change(&s)
@@ -93,11 +94,11 @@ func TestConformance(t *testing.T) {
 				}
 			}
 			kektest.Run(t, kektest.Target{
-				New:     provider(func(*vault.Settings) {}),
-				Other:   provider(func(s *vault.Settings) { s.Key = kind.other }),
+				New:     provider(func(*config.Vault) {}),
+				Other:   provider(func(s *config.Vault) { s.Key = kind.other }),
 				Unbound: !kind.derived,
 				Slack:   true,
-				Down:    provider(func(s *vault.Settings) { s.Address = "http://127.0.0.1:1" }),
+				Down:    provider(func(s *config.Vault) { s.Address = "http://127.0.0.1:1" }),
 				Denied: func(t *testing.T) kek.Provider {
 					s.Allow(Token, false)
 					t.Cleanup(func() { s.Allow(Token, true) })
@@ -115,18 +116,18 @@ func TestAppRole(t *testing.T) {
 	s.do(logical.CreateOperation, "auth/approle/role/voluks", map[string]any{"token_policies": "voluks"})
 	role := s.do(logical.ReadOperation, "auth/approle/role/voluks/role-id", nil).Data["role_id"].(string)
 	secret := s.do(logical.UpdateOperation, "auth/approle/role/voluks/secret-id", nil).Data["secret_id"].(string)
-	settings := vault.Settings{At: "kek.vault", Address: url, Key: "plain", AppRole: &vault.AppRole{RoleID: role, SecretIDFile: write(t, secret)}}
+	settings := config.Vault{Address: url, Key: "plain", AppRole: config.VaultAppRole{RoleID: role, SecretIDFile: write(t, secret)}}
 	w, _, _, err := open(t, settings).Generate(t.Context(), binding)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.Wipe()
 
-	for name, bad := range map[string]vault.AppRole{
+	for name, bad := range map[string]config.VaultAppRole{
 		"role":   {RoleID: "no-such-role", SecretIDFile: write(t, secret)},
 		"secret": {RoleID: role, SecretIDFile: write(t, "00000000-0000-0000-0000-000000000000")},
 	} {
-		settings.AppRole = &bad
+		settings.AppRole = bad
 		_, _, _, err := open(t, settings).Generate(t.Context(), binding)
 		var setting *kek.ConfigError
 		if !errors.Is(err, kek.ErrDenied) || !errors.As(err, &setting) {
@@ -139,20 +140,20 @@ func TestAppRole(t *testing.T) {
 func TestCauses(t *testing.T) {
 	s, url := newServer(t)
 	keys(s)
-	settings := func(key string) vault.Settings {
-		return vault.Settings{At: "kek.vault", Address: url, Key: key, TokenFile: write(t, "s.token")}
+	settings := func(key string) config.Vault {
+		return config.Vault{Address: url, Key: key, TokenFile: write(t, "s.token")}
 	}
 	for name, tc := range map[string]struct {
-		change  func(*vault.Settings)
+		change  func(*config.Vault)
 		want    error
 		setting string
 	}{
 		// Unlike here, the core asks for the capability "create" before encrypt makes a key.
-		"mount":            {func(s *vault.Settings) { s.Mount = "typo" }, kek.ErrNotFound, "kek.vault.mount"},
-		"not an engine":    {func(s *vault.Settings) { s.Mount = "auth/approle" }, kek.ErrNotFound, "kek.vault.mount"},
-		"derived":          {func(s *vault.Settings) { s.Key = "derived" }, nil, "kek.vault.derived"},
-		"not derived":      {func(s *vault.Settings) { s.Derived = true }, nil, "kek.vault.derived"},
-		"signing key only": {func(s *vault.Settings) { s.Key = "signing" }, nil, "kek.vault.key"},
+		"mount":            {func(s *config.Vault) { s.Mount = "typo" }, kek.ErrNotFound, "kek.vault.mount"},
+		"not an engine":    {func(s *config.Vault) { s.Mount = "auth/approle" }, kek.ErrNotFound, "kek.vault.mount"},
+		"derived":          {func(s *config.Vault) { s.Key = "derived" }, nil, "kek.vault.derived"},
+		"not derived":      {func(s *config.Vault) { s.Derived = true }, nil, "kek.vault.derived"},
+		"signing key only": {func(s *config.Vault) { s.Key = "signing" }, nil, "kek.vault.key"},
 	} {
 		at := settings("plain")
 		tc.change(&at)
@@ -180,13 +181,13 @@ func TestCauses(t *testing.T) {
 	}
 }
 
-// Why the binding is never the context of a key that is not derived, nor associated data: DESIGN.md, Keys.
+// Why the binding is never the context of a key that is not derived, nor associated data.
 func TestWhatTransitDoesNotCheck(t *testing.T) {
 	s, _ := newServer(t)
 	keys(s)
 	encrypted := s.do(logical.UpdateOperation, "transit/encrypt/plain", map[string]any{"plaintext": "QQ==", "context": "QQ=="})
 	opened := s.do(logical.UpdateOperation, "transit/decrypt/plain", map[string]any{"ciphertext": encrypted.Data["ciphertext"], "context": "Qg=="})
 	if opened.Data["plaintext"] != "QQ==" {
-		t.Error("context counts on a key that is not derived: Settings.Derived can go")
+		t.Error("context counts on a key that is not derived: the setting derived can go")
 	}
 }

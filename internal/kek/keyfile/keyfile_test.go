@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package file_test
+package keyfile_test
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/voluks/voluks/internal/kek/file"
+	"github.com/voluks/voluks/internal/kek/keyfile"
 )
 
 // raw is a key that cannot be taken for text: its first byte is not printable.
@@ -38,29 +38,29 @@ func TestBadFiles(t *testing.T) {
 		want    error
 		detail  string
 	}{
-		"empty":                 {nil, file.ErrShort, "0 bytes, expected 32"},
-		"short":                 {key[:31], file.ErrShort, "31 bytes, expected 32"},
-		"long":                  {append(bytes.Clone(key), 1), file.ErrLong, "33 bytes, expected 32"},
-		"very long":             {bytes.Repeat(key, 100), file.ErrLong, "3200 bytes, expected 32"},
-		"newline":               {append(bytes.Clone(key), '\n'), file.ErrNewline, "33 bytes, expected 32"},
-		"crlf":                  {append(bytes.Clone(key), '\r', '\n'), file.ErrNewline, "34 bytes, expected 32"},
-		"hex":                   {[]byte(hexText), file.ErrHex, "64 bytes, expected 32"},
-		"hex line":              {[]byte(strings.ToUpper(hexText) + "\n"), file.ErrHex, "65 bytes, expected 32"},
-		"hex of half a key":     {[]byte(hexText[:32]), file.ErrHex, "32 bytes, expected 32"},
-		"hex line of half":      {[]byte(hexText[:32] + "\n"), file.ErrHex, "33 bytes, expected 32"},
-		"base64":                {[]byte(base64Text), file.ErrBase64, "44 bytes, expected 32"},
-		"base64 line":           {[]byte(base64Text + "\n"), file.ErrBase64, "45 bytes, expected 32"},
-		"base64url, not padded": {[]byte(base64.RawURLEncoding.EncodeToString(key)), file.ErrBase64, "43 bytes, expected 32"},
-		"passphrase":            {[]byte("correct horse battery staple!!!!"), file.ErrNotRandom, "32 bytes, expected 32"},
-		"zeros":                 {make([]byte, 32), file.ErrNotRandom, "32 bytes, expected 32"},
+		"empty":                 {nil, keyfile.ErrShort, "0 bytes, expected 32"},
+		"short":                 {key[:31], keyfile.ErrShort, "31 bytes, expected 32"},
+		"long":                  {append(bytes.Clone(key), 1), keyfile.ErrLong, "33 bytes, expected 32"},
+		"very long":             {bytes.Repeat(key, 100), keyfile.ErrLong, "3200 bytes, expected 32"},
+		"newline":               {append(bytes.Clone(key), '\n'), keyfile.ErrNewline, "33 bytes, expected 32"},
+		"crlf":                  {append(bytes.Clone(key), '\r', '\n'), keyfile.ErrNewline, "34 bytes, expected 32"},
+		"hex":                   {[]byte(hexText), keyfile.ErrHex, "64 bytes, expected 32"},
+		"hex line":              {[]byte(strings.ToUpper(hexText) + "\n"), keyfile.ErrHex, "65 bytes, expected 32"},
+		"hex of half a key":     {[]byte(hexText[:32]), keyfile.ErrHex, "32 bytes, expected 32"},
+		"hex line of half":      {[]byte(hexText[:32] + "\n"), keyfile.ErrHex, "33 bytes, expected 32"},
+		"base64":                {[]byte(base64Text), keyfile.ErrBase64, "44 bytes, expected 32"},
+		"base64 line":           {[]byte(base64Text + "\n"), keyfile.ErrBase64, "45 bytes, expected 32"},
+		"base64url, not padded": {[]byte(base64.RawURLEncoding.EncodeToString(key)), keyfile.ErrBase64, "43 bytes, expected 32"},
+		"passphrase":            {[]byte("correct horse battery staple!!!!"), keyfile.ErrNotRandom, "32 bytes, expected 32"},
+		"zeros":                 {make([]byte, 32), keyfile.ErrNotRandom, "32 bytes, expected 32"},
 	}
 	for name, test := range tests {
 		path := filepath.Join(t.TempDir(), "master.key")
 		if err := os.WriteFile(path, test.content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := file.New(path)
-		var typed *file.KeyFileError
+		_, err := keyfile.Read(path)
+		var typed *keyfile.Error
 		if !errors.As(err, &typed) || !errors.Is(err, test.want) || typed.Path != path {
 			t.Errorf("%s: got %v, want %v", name, err, test.want)
 			continue
@@ -83,13 +83,13 @@ func TestKeysThatEndInNewline(t *testing.T) {
 		if err := os.WriteFile(path, key, 0o400); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := file.New(path); err != nil {
+		if _, err := keyfile.Read(path); err != nil {
 			t.Errorf("%q: %v", end, err)
 		}
 		if err := os.WriteFile(path+"2", append(key, '\n'), 0o400); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := file.New(path + "2"); !errors.Is(err, file.ErrNewline) {
+		if _, err := keyfile.Read(path + "2"); !errors.Is(err, keyfile.ErrNewline) {
 			t.Errorf("%q and a newline: %v", end, err)
 		}
 	}
@@ -101,29 +101,29 @@ func TestBadKinds(t *testing.T) {
 		make func(path string) error
 		want error
 	}{
-		"missing":   {func(string) error { return nil }, file.ErrMissing},
-		"directory": {func(path string) error { return os.Mkdir(path, 0o700) }, file.ErrNotRegular},
-		"pipe":      {func(path string) error { return syscall.Mkfifo(path, 0o600) }, file.ErrNotRegular},
+		"missing":   {func(string) error { return nil }, keyfile.ErrMissing},
+		"directory": {func(path string) error { return os.Mkdir(path, 0o700) }, keyfile.ErrNotRegular},
+		"pipe":      {func(path string) error { return syscall.Mkfifo(path, 0o600) }, keyfile.ErrNotRegular},
 		"symlink": {func(path string) error {
 			return errors.Join(os.WriteFile(path+".real", key, 0o600), os.Symlink(path+".real", path))
-		}, file.ErrSymlink},
-		"group may read":    {func(path string) error { return write(path, key, 0o640) }, file.ErrOpen},
-		"others may read":   {func(path string) error { return write(path, key, 0o604) }, file.ErrOpen},
-		"group may write":   {func(path string) error { return write(path, key, 0o620) }, file.ErrOpen},
-		"others may search": {func(path string) error { return write(path, key, 0o601) }, file.ErrOpen},
+		}, keyfile.ErrSymlink},
+		"group may read":    {func(path string) error { return write(path, key, 0o640) }, keyfile.ErrOpen},
+		"others may read":   {func(path string) error { return write(path, key, 0o604) }, keyfile.ErrOpen},
+		"group may write":   {func(path string) error { return write(path, key, 0o620) }, keyfile.ErrOpen},
+		"others may search": {func(path string) error { return write(path, key, 0o601) }, keyfile.ErrOpen},
 	}
 	for name, test := range tests {
 		path := filepath.Join(t.TempDir(), "master.key")
 		if err := test.make(path); err != nil {
 			t.Fatal(err)
 		}
-		_, err := file.New(path)
-		var typed *file.KeyFileError
+		_, err := keyfile.Read(path)
+		var typed *keyfile.Error
 		if !errors.As(err, &typed) || !errors.Is(err, test.want) {
 			t.Errorf("%s: got %v, want %v", name, err, test.want)
 		}
 	}
-	if _, err := file.New(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := keyfile.Read(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing file is not fs.ErrNotExist: %v", err)
 	}
 }
@@ -138,8 +138,8 @@ func TestOtherOwner(t *testing.T) {
 	} else {
 		path = "/etc/passwd" // root's
 	}
-	if _, err := file.New(path); !errors.Is(err, file.ErrOwner) {
-		t.Errorf("got %v, want %v", err, file.ErrOwner)
+	if _, err := keyfile.Read(path); !errors.Is(err, keyfile.ErrOwner) {
+		t.Errorf("got %v, want %v", err, keyfile.ErrOwner)
 	}
 }
 
@@ -150,16 +150,18 @@ func write(path string, key []byte, mode os.FileMode) error {
 func TestGenerate(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "master.key")
-	ref, err := file.Generate(path)
+	made, err := keyfile.Generate(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := file.New(path)
+	defer made.Wipe()
+	found, err := keyfile.Read(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Ref() != ref {
-		t.Errorf("made %v, found %v", ref, p.Ref())
+	defer found.Wipe()
+	if !found.Equal(made) {
+		t.Error("another key was found than was made")
 	}
 	key, err := os.ReadFile(path)
 	if err != nil {
@@ -192,8 +194,8 @@ func TestGenerateNeverOverwrites(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := file.Generate(path); !errors.Is(err, file.ErrExists) || !errors.Is(err, fs.ErrExist) {
-			t.Errorf("%s: got %v, want %v", name, err, file.ErrExists)
+		if _, err := keyfile.Generate(path); !errors.Is(err, keyfile.ErrExists) || !errors.Is(err, fs.ErrExist) {
+			t.Errorf("%s: got %v, want %v", name, err, keyfile.ErrExists)
 		}
 		after, err := os.Lstat(path)
 		if err != nil || !os.SameFile(before, after) || before.Size() != after.Size() || before.Mode() != after.Mode() {
@@ -203,7 +205,7 @@ func TestGenerateNeverOverwrites(t *testing.T) {
 			t.Errorf("%s: left behind: %v, %v", name, entries, err)
 		}
 	}
-	if _, err := file.Generate(filepath.Join(t.TempDir(), "no", "master.key")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := keyfile.Generate(filepath.Join(t.TempDir(), "no", "master.key")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
 	}
 }

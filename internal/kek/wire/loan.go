@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package vault
+package wire
 
 import (
 	"io"
@@ -9,23 +9,28 @@ import (
 	"github.com/voluks/voluks/internal/secret"
 )
 
-// loan lends a key to net/http, which may go on reading a request's body after the request has failed. By then the key may be wiped, and to touch
+// Loan lends a key to net/http, which may go on reading a request's body after the request has failed. By then the key may be wiped, and to touch
 // its memory would end the process.
-type loan struct {
+type Loan struct {
 	mu  sync.Mutex
 	key *secret.Key // nil when the loan has ended
 }
 
-// end takes the key back. It waits for a read that is under way.
-func (l *loan) end() {
+// Lend borrows the key until End.
+func Lend(key *secret.Key) *Loan { return &Loan{key: key} }
+
+// End gives the key back. It waits for a read that is under way.
+func (l *Loan) End() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.key = nil
 }
 
-// loanReader reads the key once. Each attempt at the request, after a redirection, has one of its own.
+// Body reads the key once. Each attempt at a request, after a redirection, has one of its own.
+func (l *Loan) Body() io.ReadCloser { return io.NopCloser(&loanReader{loan: l}) }
+
 type loanReader struct {
-	loan *loan
+	loan *Loan
 	read int
 }
 
@@ -42,5 +47,3 @@ func (r *loanReader) Read(p []byte) (int, error) {
 	r.read += n
 	return n, nil
 }
-
-func (r *loanReader) Close() error { return nil }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package vault
+package wire
 
 import (
 	"bytes"
@@ -17,18 +17,18 @@ func TestLoan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &loan{key: key}
+	l := Lend(key)
 	for range 2 {
-		got, err := io.ReadAll(iotest.OneByteReader(&loanReader{loan: l}))
+		got, err := io.ReadAll(iotest.OneByteReader(l.Body()))
 		if err != nil || !bytes.Equal(got, key.Bytes()) {
 			t.Errorf("read %d bytes, %v", len(got), err)
 		}
 	}
-	late := &loanReader{loan: l}
+	late := l.Body()
 	if n, err := late.Read(make([]byte, 10)); n != 10 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	l.end()
+	l.End()
 	key.Wipe()
 	if n, err := late.Read(make([]byte, 10)); n != 0 || !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("after the loan: %d, %v", n, err)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package file
+// Package keyfile reads and makes the files of 32 random bytes that are keys, for the key providers that have them.
+package keyfile
 
 import (
 	"bytes"
@@ -13,7 +14,6 @@ import (
 	"syscall"
 
 	"github.com/voluks/voluks/internal/kek"
-	"github.com/voluks/voluks/internal/kek/local"
 	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/internal/sys"
 )
@@ -34,16 +34,16 @@ var (
 	ErrNotRandom  = errors.New("does not hold random bytes")
 )
 
-// KeyFileError is a key file that cannot be used. Err is, or wraps, one of the errors above, or the
+// Error is a key file that cannot be used. Err is, or wraps, one of the errors above, or the
 // error of a system call.
-type KeyFileError struct {
+type Error struct {
 	Path   string // of the key
 	Err    error  // what is wrong with it
 	Detail string // numbers, never contents
 }
 
 // Error implements error.
-func (e *KeyFileError) Error() string {
+func (e *Error) Error() string {
 	s := fmt.Sprintf("key file %s %v", e.Path, e.Err)
 	if e.Detail != "" {
 		s += " (" + e.Detail + ")"
@@ -52,15 +52,15 @@ func (e *KeyFileError) Error() string {
 }
 
 // Unwrap returns Err.
-func (e *KeyFileError) Unwrap() error { return e.Err }
+func (e *Error) Unwrap() error { return e.Err }
 
 // looked at is enough of a file to tell a key from the texts that people put there instead.
 const looked = 128
 
-// Read returns the key in a key file, which the caller wipes. Errors are *KeyFileError.
+// Read returns the key in a key file, which the caller wipes. Errors are *Error.
 func Read(path string) (*secret.Key, error) {
 	fail := func(err error, format string, args ...any) (*secret.Key, error) {
-		return nil, &KeyFileError{Path: path, Err: err, Detail: fmt.Sprintf(format, args...)}
+		return nil, &Error{Path: path, Err: err, Detail: fmt.Sprintf(format, args...)}
 	}
 	// Without O_NONBLOCK the opening of a pipe would wait for a writer.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
@@ -168,26 +168,25 @@ func distinct(b []byte) int {
 	return n
 }
 
-// Generate makes a new master key at path, readable by its owner alone, and returns its name once it
-// is durable. An existing file of whatever kind is left alone: the error wraps ErrExists. A crash
-// leaves either no file at path or the whole key.
-func Generate(path string) (kek.Ref, error) {
-	fail := func(err error) (kek.Ref, error) {
-		return kek.Ref{}, &KeyFileError{Path: path, Err: err}
-	}
-	master, err := secret.Random(kek.KeySize)
+// Generate makes a new key at path, readable by its owner alone, and returns it, which the caller wipes, once it is durable. An existing file of
+// whatever kind is left alone: the error wraps ErrExists. A crash leaves either no file at path or the whole key. Errors are *Error.
+func Generate(path string) (*secret.Key, error) {
+	key, err := secret.Random(kek.KeySize)
 	if err != nil {
-		return kek.Ref{}, err
+		return nil, err
 	}
-	defer master.Wipe()
-	ref, err := local.Ref(name, master)
-	if err != nil {
-		return kek.Ref{}, err
+	if err := place(path, key); err != nil {
+		key.Wipe()
+		return nil, &Error{Path: path, Err: err}
 	}
+	return key, nil
+}
+
+func place(path string, key *secret.Key) error {
 	dir := filepath.Dir(path)
-	temp, err := writeTemp(dir, "."+filepath.Base(path)+".new-", master)
+	temp, err := writeTemp(dir, "."+filepath.Base(path)+".new-", key)
 	if err != nil {
-		return fail(fmt.Errorf("cannot be made: %w", err))
+		return fmt.Errorf("cannot be made: %w", err)
 	}
 	// A link, unlike a rename, never replaces.
 	err = os.Link(temp, path)
@@ -195,15 +194,15 @@ func Generate(path string) (kek.Ref, error) {
 		err = removed
 	}
 	if errors.Is(err, fs.ErrExist) {
-		return fail(fmt.Errorf("%w: %w", ErrExists, fs.ErrExist))
+		return fmt.Errorf("%w: %w", ErrExists, fs.ErrExist)
 	}
 	if err == nil {
 		err = sys.SyncDir(dir)
 	}
 	if err != nil {
-		return fail(fmt.Errorf("cannot be made: %w", err))
+		return fmt.Errorf("cannot be made: %w", err)
 	}
-	return ref, nil
+	return nil
 }
 
 // writeTemp writes the key to a new file with the mode 0600 and returns its path.
