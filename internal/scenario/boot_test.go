@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/voluks/voluks/internal/volume"
 )
 
 // The tests here look at one node over many boots, each at what its phase is about. scripts/test-boot reboots it and says by VOLUKS_PHASE which one that is.
@@ -94,8 +96,17 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
-// keyService tells the key service of scripts/test-boot.d/setup how to be: on, or off.
-func keyService(t *testing.T, how string) { t.Helper(); writeFile(t, "/etc/voluks/kek-mode", how+"\n") }
+// keyService tells the key services how to be, now and at the next boot: on, or off. There are two: the program of scripts/test-boot.d/setup and, in
+// the boots where it is late or does not come, a tang server.
+func keyService(t *testing.T, how string) {
+	t.Helper()
+	writeFile(t, "/etc/voluks/kek-mode", how+"\n")
+	output(t, "systemctl", map[string]string{"on": "enable", "off": "disable"}[how], "--now", "--quiet", "tangd.socket")
+}
+
+// execTable is the provider of the program.
+const execTable = "provider = \"exec\"\n[NAME.exec]\ncommand = [\"/usr/local/lib/voluks/kek\"]\nid = \"test\"\n"
+const fileTable = "[[previous]]\nprovider = \"file\"\n[previous.file]\npath = \"/etc/voluks/master.key\"\n"
 
 // TestRebootSetUp makes the node that is rebooted.
 func TestRebootSetUp(t *testing.T) {
@@ -119,8 +130,7 @@ func TestRebootSetUp(t *testing.T) {
 	enable("badhdr", "--nofail")
 
 	// From here on the key service wraps; what there was is opened with the file.
-	writeFile(t, "/etc/voluks/config.toml", "recovery = \"none\"\n[kek]\nprovider = \"exec\"\n[kek.exec]\ncommand = [\"/usr/local/lib/voluks/kek\"]\nid = \"test\"\n"+
-		"[[previous]]\nprovider = \"file\"\n[previous.file]\npath = \"/etc/voluks/master.key\"\n")
+	writeFile(t, "/etc/voluks/config.toml", "recovery = \"none\"\n[kek]\n"+strings.Replace(execTable, "NAME", "kek", 1)+fileTable)
 	output(t, "systemctl", "reload", "voluks.service")
 	create("late")
 	create("latehost")
@@ -276,7 +286,20 @@ func TestRebootUp(t *testing.T) {
 	}
 }
 
-// The key service is late: Docker waits behind the gate, the boot for the volume without nofail, and everything else is there; when it comes, so do all
+// The volumes that wait for a key move to a tang server, which is not there at the next boot. The device of crypttab stays with the program.
+func TestRebootMove(t *testing.T) {
+	phase(t, "boot-move")
+	table := tangTable(t, "timeout = \"1m\"\n")
+	writeFile(t, "/etc/voluks/config.toml", "recovery = \"none\"\n"+table+"[[previous]]\n"+strings.Replace(execTable, "NAME", "previous", 1)+fileTable)
+	output(t, "systemctl", "reload", "voluks.service")
+	if moved := output(t, "voluks", "kek", "rotate", "late", "latehost", "nofail"); strings.Count(moved, " moved") != 3 {
+		t.Errorf("kek rotate: %s", moved)
+	}
+	output(t, "voluks", "boot", "enable", "nofail", "--mount", "/srv/nofail", "--nofail", "--timeout", "30s") // clevis takes 5 s of an idle guest
+	keyService(t, "off")
+}
+
+// The key server is late: Docker waits behind the gate, the boot for the volume without nofail, and everything else is there; when it comes, so do all
 // the others. systemd's own limit for the unit is over by then. F23 F43
 func TestRebootLate(t *testing.T) {
 	phase(t, "boot-late")
@@ -291,7 +314,7 @@ func TestRebootLate(t *testing.T) {
 	// This one has no patience.
 	within(t, 8*time.Minute, func() error {
 		if got := state(t, "voluks-volume@nofail.service", "ActiveState"); got != "failed" {
-			return fmt.Errorf("the volume that waits 5 s is %s", got)
+			return fmt.Errorf("the volume that waits 30 s is %s", got)
 		}
 		return nil
 	})
@@ -334,7 +357,7 @@ func TestRebootLate(t *testing.T) {
 	output(t, "systemctl", "start", "srv-nofail.mount")
 	output(t, "touch", "/srv/nofail/there")
 
-	// The next boot is without the key service. Nobody needs to wait long for that.
+	// The next boot is without the key server. Nobody needs to wait long for that.
 	keyService(t, "off")
 	output(t, "voluks", "boot", "enable", "latehost", "--mount", "/srv/latehost", "--timeout", "10s")
 	for unit, command := range map[string]string{"voluks-gate.service": "/usr/bin/voluks boot wait", "voluks-keys@.service": "-/usr/bin/voluks boot key"} {
@@ -342,7 +365,7 @@ func TestRebootLate(t *testing.T) {
 	}
 }
 
-// The key service never comes: what does not need it is there, what needs it has failed and says why, and nothing is plaintext. F28 F43
+// The key server never comes: what does not need it is there, what needs it has failed and says why, and nothing is plaintext. F28 F43
 func TestRebootNever(t *testing.T) {
 	phase(t, "boot-never")
 	closedBefore(t)
@@ -362,14 +385,21 @@ func TestRebootNever(t *testing.T) {
 	if got := state(t, "remote-fs.target", "ActiveState"); got != "inactive" {
 		t.Errorf("remote-fs.target is %s", got)
 	}
-	for _, match := range []string{"VOLUKS_VOLUME=latehost", "VOLUKS_VOLUME=data"} {
-		if log := journalOf(t, match); !strings.Contains(log, "the key service is gone") {
+	const away = "the tang server http://127.0.0.1 does not answer"
+	for match, why := range map[string]string{"VOLUKS_VOLUME=latehost": away, "VOLUKS_VOLUME=data": "the key service is gone"} {
+		if log := journalOf(t, match); !strings.Contains(log, why) {
 			t.Errorf("the reason is not in the journal under %s:\n%s", match, log)
 		}
 	}
-	if log := journalOf(t, "-u", "voluks-gate.service"); !strings.Contains(log, "the key service is gone") {
+	if log := journalOf(t, "-u", "voluks-gate.service"); !strings.Contains(log, away) {
 		t.Errorf("the gate does not say why it waited:\n%s", log)
 	}
+	within(t, 4*time.Minute, func() error {
+		if info := inspect(t, "latehost"); info.State != volume.StateLocked || !strings.Contains(info.Reason, away) || info.NextTry == nil {
+			return fmt.Errorf("its status is %s: %q, next try %v", info.State, info.Reason, info.NextTry)
+		}
+		return nil
+	})
 	if err := running("late"); err == nil {
 		t.Error("a container runs on a volume without a key")
 	}

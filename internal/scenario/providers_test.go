@@ -74,26 +74,29 @@ func (n other) write(name, text string) (path string) {
 	return path
 }
 
+// tangTable starts the tang server of Debian, which others stop, and returns the [kek] table for its keys as they are then.
+func tangTable(t *testing.T, provider string) string {
+	t.Helper()
+	output(t, "systemctl", "start", "tangd.socket")
+	var thumbprint string
+	eventually(t, func() (err error) { thumbprint, err = try("tang-show-keys", "80"); return err })
+	return "[kek]\nprovider = \"clevis\"\n" + provider + "[kek.clevis]\npin = \"tang\"\npolicy = '{\"url\":\"http://127.0.0.1\",\"thp\":\"" + thumbprint + "\"}'\n"
+}
+
 // A tang server as Debian runs it, its keys rotated under a volume: the old wrap opens until the old keys are destroyed, the moved one after that; and
 // while the server is away the volume does not open, whatever else happens. F29 F40
 func TestTangServer(t *testing.T) {
 	full(t)
-	output(t, "systemctl", "start", "tangd.socket")
 	t.Cleanup(func() { try("systemctl", "stop", "tangd.socket") })
-	table := func() string {
-		return "[kek]\nprovider = \"clevis\"\n[kek.clevis]\npin = \"tang\"\npolicy = '{\"url\":\"http://127.0.0.1\",\"thp\":\"" +
-			output(t, "tang-show-keys", "80") + "\"}'\n"
-	}
-	eventually(t, func() error { _, err := try("tang-show-keys", "80"); return err })
 	settings := filepath.Join(t.TempDir(), "kek.toml")
-	if err := os.WriteFile(settings, []byte(table()), 0o600); err != nil {
+	if err := os.WriteFile(settings, []byte(tangTable(t, "")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	n := newOther(t, "--kek", settings)
 	n.opens()
 	output(t, "/usr/libexec/tangd-rotate-keys", "-d", "/var/lib/tang")
 	n.opens()
-	n.write("etc/voluks/config.toml", "recovery = \"none\"\n"+table())
+	n.write("etc/voluks/config.toml", "recovery = \"none\"\n"+tangTable(t, ""))
 	if moved := n.voluks("kek", "rotate"); !strings.Contains(moved, "moved") {
 		t.Errorf("after the server's keys were rotated: %s", moved)
 	}
