@@ -19,10 +19,11 @@ import (
 type Device struct {
 	path string
 	id   sys.BlockID
+	uuid string
 }
 
-// DeviceAt returns the device at path, which must be the one that id describes.
-func DeviceAt(path string, id sys.BlockID) *Device { return &Device{path, id} }
+// DeviceAt returns the device at path, which must be the one that id describes, for the container of that UUID.
+func DeviceAt(path string, id sys.BlockID, uuid string) *Device { return &Device{path, id, uuid} }
 
 // Identify tells what the block device that path leads to is known by. fs.ErrNotExist if it leads nowhere.
 func Identify(path string) (sys.BlockID, error) {
@@ -107,18 +108,18 @@ func (d *Device) Attach(context.Context) (*Held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attach device: %w", err)
 	}
-	return hold(node, dev)
+	return hold(node, dev, d.uuid)
 }
 
-// hold opens a block device that was found to be the right one, and looks again whether it still is.
-func hold(node string, dev sys.Dev) (*Held, error) {
+// hold opens a block device that was found to be the right one, and looks again whether it still is. Only the mapping of the container may have it.
+func hold(node string, dev sys.Dev, uuid string) (*Held, error) {
 	// An exclusive open succeeds only if no mount, mapping, array or swap has it. It is not kept: our own mapping is such a user.
 	exclusive, err := os.OpenFile(node, os.O_RDONLY|syscall.O_EXCL|syscall.O_NONBLOCK, 0)
 	if err == nil {
 		err = exclusive.Close()
 	} else if errors.Is(err, syscall.EBUSY) {
 		err = nil
-		if holders, err2 := foreign(dev); err2 != nil || len(holders) > 0 {
+		if holders, err2 := foreign(dev, uuid); err2 != nil || len(holders) > 0 {
 			err = fmt.Errorf("attach %s: used by %s: %w", node, strings.Join(holders, ", "), errors.Join(err2, ErrInUse))
 		}
 	}
@@ -135,8 +136,8 @@ func hold(node string, dev sys.Dev) (*Held, error) {
 	return &Held{node, f}, nil
 }
 
-// foreign names what has a device and is no mapping of voluks. A mount or another program leaves no name in sysfs.
-func foreign(dev sys.Dev) ([]string, error) {
+// foreign names what has a device and is no mapping of the container. A mount or another program leaves no name in sysfs.
+func foreign(dev sys.Dev, uuid string) ([]string, error) {
 	holders, err := sys.BlockHolders(dev.Major, dev.Minor)
 	if err != nil {
 		return nil, err
@@ -152,7 +153,7 @@ func foreign(dev sys.Dev) ([]string, error) {
 			names = append(names, h.Name)
 		case err != nil:
 			return nil, err
-		case !strings.HasPrefix(d.UUID, "CRYPT-LUKS2-") || !strings.HasPrefix(d.Name, "voluks-"):
+		case !strings.HasPrefix(d.UUID, "CRYPT-LUKS2-"+strings.ReplaceAll(uuid, "-", "")+"-"):
 			names = append(names, d.Name)
 		}
 	}

@@ -71,7 +71,7 @@ func (i *Image) Erase(ctx context.Context) (e Erased, err error) {
 		return e, fmt.Errorf("erase image: %w", err)
 	}
 	defer f.Close()
-	e.Reasons = besideFile(f)
+	e.Reasons = BesideFile(f)
 	before, errBefore := headerExtents(f)
 	if e.Bytes, err = overwrite(ctx, i.path); err != nil {
 		return e, fmt.Errorf("erase %s: %w", i.path, err)
@@ -149,12 +149,15 @@ func (d *Device) Erase(ctx context.Context) (e Erased, err error) {
 	return eraseDevice(ctx, h, true)
 }
 
-// Erase destroys the header on the logical volume. ErrInUse while anything has it; os.ErrNotExist if there is none.
+// Erase destroys the header on the logical volume. ErrInUse while anything has it, or a snapshot of it has a copy; os.ErrNotExist if there is none.
 func (l *LV) Erase(ctx context.Context) (e Erased, err error) {
 	h, err := l.Attach(ctx)
 	if err != nil {
 		return e, err
 	}
 	defer h.Close()
+	if err := l.noSnapshots(ctx); err != nil {
+		return e, fmt.Errorf("erase logical volume: %w", err)
+	}
 	return eraseDevice(ctx, h, false)
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/voluks/voluks/internal/sys"
 )
@@ -147,7 +148,7 @@ func (l *LV) Attach(ctx context.Context) (*Held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attach logical volume: %w", err)
 	}
-	return hold(node, dev)
+	return hold(node, dev, l.uuid)
 }
 
 // Rotational tells whether the logical volume lies on a rotating disk.
@@ -168,7 +169,7 @@ func (l *LV) Door(ctx context.Context) (string, error) {
 	return node, err
 }
 
-// Users names what lies on the logical volume.
+// Users names what lies on the logical volume, and snapshots of it.
 func (l *LV) Users() ([]string, error) {
 	_, dev, err := l.active()
 	if errors.Is(err, sys.ErrNotExist) {
@@ -177,7 +178,35 @@ func (l *LV) Users() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return usersOf(dev)
+	users, err := usersOf(dev)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+	defer cancel()
+	snapshots, err := l.snapshots(ctx)
+	return append(users, snapshots...), err
+}
+
+// lookTime bounds a question that LVM answers without being in anybody's way.
+const lookTime = 20 * time.Second
+
+// snapshots says which there are of the logical volume, thick or thin. Somebody made them for a reason: a thick one goes with its origin without a
+// question, and both keep a copy of a header that is overwritten.
+func (l *LV) snapshots(ctx context.Context) (all []string, err error) {
+	out, err := lvm(ctx, "lvs", "--noheadings", "--options", "lv_name", "--select", "origin="+l.name(), l.vg)
+	for _, name := range strings.Fields(string(out)) {
+		all = append(all, fmt.Sprintf("%s/%s is a snapshot of it", l.vg, name))
+	}
+	return all, err
+}
+
+func (l *LV) noSnapshots(ctx context.Context) error {
+	snapshots, err := l.snapshots(ctx)
+	if err == nil && len(snapshots) > 0 {
+		err = fmt.Errorf("%s: %w", strings.Join(snapshots, ", "), ErrInUse)
+	}
+	return err
 }
 
 // Is tells whether a block device is this logical volume.
@@ -218,7 +247,7 @@ func (l *LV) Wipe(context.Context, string) error {
 	return errors.New("a logical volume of voluks is never wiped")
 }
 
-// Remove gives its space back to the volume group, with what a killed Create left. ErrInUse while something uses it.
+// Remove gives its space back to the volume group, with what a killed Create left. ErrInUse while something uses it, or is a snapshot of it.
 func (l *LV) Remove(ctx context.Context) error {
 	users, err := l.Users()
 	if err != nil {
@@ -235,6 +264,9 @@ func (l *LV) remove(ctx context.Context, name string) error {
 		return nil
 	} else if err != nil {
 		return err
+	}
+	if err := l.noSnapshots(ctx); err != nil { // which are there without a device too
+		return fmt.Errorf("remove logical volume: %w", err)
 	}
 	_, err := lvm(ctx, "lvremove", "--yes", l.vg+"/"+name)
 	return err

@@ -31,9 +31,9 @@ func headerExtents(f *os.File) (all []sys.Extent, err error) {
 	return all, err
 }
 
-// besideFile says why overwriting a file may leave its old content somewhere: on a file system that writes elsewhere, in a journal, in a copy that shares
+// BesideFile says why overwriting a file may leave its old content somewhere: on a file system that writes elsewhere, in a journal, in a copy that shares
 // extents, or below. None: the new bytes lie where the old ones did, as far as anybody above the device can tell.
-func besideFile(f *os.File) (reasons []string) {
+func BesideFile(f *os.File) (reasons []string) {
 	add := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
 	st, err := sys.Statfs(f.Name())
 	switch {

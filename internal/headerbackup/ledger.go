@@ -40,8 +40,8 @@ type Gone struct {
 
 // What destroying a file can have meant.
 const (
-	OverwrittenInPlace = "overwritten in place" // by a file system that does so; what a flash medium does below is unknown
-	LogicalOnly        = "logical only"         // the old content may lie where it was: copy-on-write, a network share, unknown
+	OverwrittenInPlace = "overwritten in place" // as far as anybody above the medium can tell
+	LogicalOnly        = "logical only"         // the old content may lie where it was: copy-on-write, a journal, a snapshot, an SSD, a network share, unknown
 	AlreadyGone        = "already gone"         // somebody else removed it, in an unknown way
 )
 

@@ -158,6 +158,13 @@ func TestGuestDevice(t *testing.T) {
 	if info.Size != sectors*512-backing.HeaderSize { // F8
 		t.Errorf("the file system has %d bytes", info.Size)
 	}
+	// The mapping of another container of voluks has no more right to the device than anybody's.
+	foreign := "voluks-00000000-0000-4000-8000-000000000000"
+	run(t, "dmsetup", "create", foreign, "--uuid", "CRYPT-LUKS2-00000000000040008000000000000000-"+foreign, "--table", fmt.Sprintf("0 %d linear %s 0", sectors, one))
+	if _, err := r.manager().Mount(t.Context(), "db", docker("a")); !errors.Is(err, volume.ErrInUse) || !strings.Contains(err.Error(), foreign) {
+		t.Errorf("mounted beside %s: %v", foreign, err)
+	}
+	run(t, "dmsetup", "remove", foreign)
 	r.put(r.mount("db", "a"), canary)
 	if err := r.manager().Remove(t.Context(), "db"); !errors.Is(err, volume.ErrInUse) {
 		t.Errorf("removed while mounted: %v", err)

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/voluks/voluks/internal/backing"
 	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/internal/testenv"
 	"github.com/voluks/voluks/internal/volume"
@@ -199,7 +200,8 @@ func TestGuestKillEraseAndUndelete(t *testing.T) {
 	r.clean()
 }
 
-// On a logical volume, thick and thin: the header goes, the space is released, and the receipt says what thin means.
+// On a logical volume, thick and thin: the header goes, the space is released, and the receipt says what thin means. A snapshot that somebody made of it
+// is neither removed with it nor left with a copy of the header.
 func TestGuestEraseLVM(t *testing.T) {
 	disk := testenv.Disk(t, 1, 512<<20)
 	r := newReal(t)
@@ -207,6 +209,19 @@ func TestGuestEraseLVM(t *testing.T) {
 	r.allow(nil, []string{vg})
 	for _, options := range [][]string{{"size=33M"}, {"size=65M", "pool=pool"}} {
 		info := r.create("db", append(options, "backing=lvm", "vg="+vg)...)
+		snapshot := []string{"lvcreate", "--snapshot", "--name", "keep", vg + "/voluks-" + info.UUID}
+		if len(options) == 1 {
+			snapshot = append(snapshot, "--size", "16M")
+		}
+		run(t, snapshot[0], snapshot[1:]...)
+		lv := backing.LVAt(vg, "", info.UUID)
+		_, erase := lv.Erase(t.Context())
+		for what, err := range map[string]error{"rm": r.manager().Remove(t.Context(), "db"), "erase": erase, "release": lv.Remove(t.Context())} {
+			if err == nil || !strings.Contains(err.Error(), vg+"/keep is a snapshot of it") || !errors.Is(err, volume.ErrInUse) && !errors.Is(err, backing.ErrInUse) {
+				t.Errorf("%s with a snapshot: %v", what, err)
+			}
+		}
+		run(t, "lvremove", "--yes", vg+"/keep")
 		if err := r.manager().Remove(t.Context(), "db"); err != nil {
 			t.Fatal(err)
 		}

@@ -27,7 +27,7 @@ type realBackings struct{}
 func (realBackings) At(p Place) Backing {
 	switch p.Kind {
 	case BackingDevice:
-		return realDevice{backing.DeviceAt(p.Device, p.ID)}
+		return realDevice{backing.DeviceAt(p.Device, p.ID, p.UUID)}
 	case BackingLVM:
 		return realLV{backing.LVAt(p.VG, p.Pool, p.UUID)}
 	}
