@@ -77,13 +77,13 @@ func (c *Container) copyForWitness(op string, slot int) (*os.File, *header.Heade
 	if err := c.exists(op, h, slot); err != nil {
 		return nil, nil, err
 	}
-	image := make([]byte, h.Segments[0].Offset) // it wants the file to reach to the data
-	copy(image, h.Raw)                          // all of both copies: the strict check has passed their size
 	area := h.Keyslots[slot].Area
-	if _, err := f.ReadAt(image[area.Offset:area.Offset+area.Size], area.Offset); err != nil && !errors.Is(err, io.EOF) {
+	material := make([]byte, area.Size)
+	if _, err := f.ReadAt(material, area.Offset); err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, fmt.Errorf("%s of %s: %w", op, c.path, err)
 	}
-	m, err := sys.Memfd("voluks-header", image)
+	// It wants the file to reach to the data. Of both copies all is there: the strict check has passed their size.
+	m, err := sys.SparseMemfd("voluks-header", h.Segments[0].Offset, map[int64][]byte{0: h.Raw, area.Offset: material})
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s of %s: %w", op, c.path, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,12 +74,22 @@ func newDirect(f *os.File, link, direct bool) (*DirectFile, error) {
 	default:
 		return nil, fmt.Errorf("open %s for direct i/o: neither a block device nor a regular file", f.Name())
 	}
-	// Memory from mmap is aligned to a page, which the Go heap does not promise.
-	if d.unmap, err = unix.Mmap(-1, 0, directChunk, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
+	if d.unmap, err = bounce(); err != nil {
 		return nil, fmt.Errorf("open %s for direct i/o: map buffer: %w", f.Name(), err)
 	}
 	d.buf = d.unmap
 	return d, nil
+}
+
+// spare is one buffer that nobody uses: a header is read a dozen times in a row, and each fresh page costs a fault.
+var spare atomic.Pointer[[]byte]
+
+// bounce is a buffer from mmap, which is aligned to a page, as the Go heap does not promise.
+func bounce() ([]byte, error) {
+	if b := spare.Swap(nil); b != nil {
+		return *b, nil
+	}
+	return unix.Mmap(-1, 0, directChunk, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 }
 
 // Size returns the size in bytes when it was opened.
@@ -166,8 +177,10 @@ func (d *DirectFile) Sync() error {
 func (d *DirectFile) Close() error {
 	err := d.f.Close()
 	if d.unmap != nil {
-		// Not cleared: that would touch all of its pages, most of them for the first time, and the kernel clears what it gives to others.
-		err = errors.Join(err, unix.Munmap(d.unmap))
+		// Not cleared: that would touch all of its pages, most of them for the first time. What was in it is on a disk, and no secret.
+		if b := d.unmap; !spare.CompareAndSwap(nil, &b) {
+			err = errors.Join(err, unix.Munmap(b))
+		}
 		d.buf, d.unmap = nil, nil
 	}
 	return err

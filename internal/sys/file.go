@@ -131,12 +131,23 @@ func SyncFile(path string) error {
 // Memfd returns an anonymous file in memory that holds data, positioned at its start and sealed against every change. The name is for debugging
 // alone. Its pages can be swapped: no secrets.
 func Memfd(name string, data []byte) (*os.File, error) {
+	return SparseMemfd(name, int64(len(data)), map[int64][]byte{0: data})
+}
+
+// SparseMemfd is Memfd for a file of size bytes that holds pieces at their offsets, and zeros between them that take no memory.
+func SparseMemfd(name string, size int64, pieces map[int64][]byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, fmt.Errorf("create memfd: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "memfd:"+name)
-	if _, err := f.WriteAt(data, 0); err != nil {
+	err = f.Truncate(size)
+	for off, piece := range pieces {
+		if err == nil {
+			_, err = f.WriteAt(piece, off)
+		}
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("fill memfd: %w", err), f.Close())
 	}
 	err = control(f, func(fd int) error {

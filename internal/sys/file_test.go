@@ -31,6 +31,29 @@ func TestMemfd(t *testing.T) {
 	}
 }
 
+// The holes of a sparse one read as zeros, and take no memory.
+func TestSparseMemfd(t *testing.T) {
+	const size = 16 << 20
+	f, err := SparseMemfd("header", size, map[int64][]byte{0: []byte("start"), 12 << 20: []byte("middle")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	want := make([]byte, size)
+	copy(want, "start")
+	copy(want[12<<20:], "middle")
+	if b, err := io.ReadAll(f); err != nil || !bytes.Equal(b, want) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(f.Fd()), &st); err != nil || st.Blocks*512 > 1<<20 {
+		t.Errorf("%d blocks, %v", st.Blocks, err)
+	}
+	if _, err := f.WriteAt([]byte("x"), 1<<20); err == nil {
+		t.Error("it can be changed")
+	}
+}
+
 func TestFallocate(t *testing.T) {
 	f := openFile(t, filepath.Join(t.TempDir(), "f"))
 	const size = 3<<20 + 4096
