@@ -94,8 +94,21 @@ func adopt(ctx context.Context, c Container, k *Keyring, auth luks.Auth) (Adopte
 	return Adopted{h.UUID, number, true}, compareSlots(c, h, -1)
 }
 
-// preferrer is a container that others can be made to try one slot first of. An adoption that was interrupted goes without: it is slower then.
+// preferrer is a container that others can be made to try one slot first of. What was interrupted goes without: it is slower then.
 type preferrer interface{ PreferSlot(slot int) error }
+
+func prefer(c Container, slot int) error {
+	if p, ok := c.(preferrer); ok {
+		return p.PreferSlot(slot)
+	}
+	return nil
+}
+
+// adopted says whether a container is one that somebody else formatted: it has an agent slot without the token of a volume, and is complete all the same.
+func adopted(c Container) bool {
+	f, ok := c.(interface{ Foreign() bool })
+	return ok && f.Foreign()
+}
 
 func adoptionJournal(h *header.Header, agent *enrolment) ([]byte, error) {
 	decoded, err := decode(agent.token)
@@ -135,10 +148,8 @@ func runAdoption(c Container, k *Keyring, auth luks.Auth, agent *enrolment, pend
 		return err
 	}
 	w.hit("adopt.proven")
-	if p, ok := c.(preferrer); ok {
-		if err := p.PreferSlot(agent.slot); err != nil {
-			return err
-		}
+	if err := prefer(c, agent.slot); err != nil {
+		return err
 	}
 	return w.publish(id, agent.token)
 }

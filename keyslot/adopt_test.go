@@ -4,14 +4,18 @@ package keyslot_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/voluks/voluks/internal/kek"
+	"github.com/voluks/voluks/internal/kek/kektest"
 	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/internal/testenv"
 	"github.com/voluks/voluks/keyslot"
 	"github.com/voluks/voluks/luks"
 	"github.com/voluks/voluks/luks/header"
@@ -85,8 +89,12 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
+// cheap is a derivation of the passphrase's slot for tests that try it often.
+var cheap = []string{"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--pbkdf-memory", "0", "--pbkdf-parallel", "0"}
+
 // What is refused leaves the header as it was.
 func TestAdoptRefused(t *testing.T) {
+	testenv.Outside(t)
 	n := newNode(t)
 	wrong := randomKey(t)
 	for name, test := range map[string]struct {
@@ -127,34 +135,23 @@ func TestAdoptRefused(t *testing.T) {
 // Cut after each write: the passphrase opens it all the time, and the next adoption leaves one slot and one token more than there were. F29 F32
 func TestAdoptCutShort(t *testing.T) {
 	n := newNode(t)
-	original, auth := foreign(t)
-	fresh, err := os.ReadFile(original)
-	if err != nil {
-		t.Fatal(err)
-	}
+	original, auth := foreign(t, cheap...)
+	fresh := inUse(t, original)
 	for _, way := range []string{diesAfter, failsAt} {
 		for k := 1; ; k++ {
-			path := image(t)
-			if err := os.WriteFile(path, fresh, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			s := &stepper{Container: luks.Foreign(path)}
-			if way == diesAfter {
-				s.dieAfter = k
-			} else {
-				s.failAt = k
-			}
-			_, err := keyslot.Adopt(t.Context(), s, n.Keyring, auth)
-			if s.n < k {
-				if k < 4 {
-					t.Fatalf("only %d writes", k-1)
+			c, writes, err := cutForeign(t, fresh, way, k, func(c keyslot.Container) error {
+				_, err := keyslot.Adopt(t.Context(), c, n.Keyring, auth)
+				return err
+			})
+			if writes < k {
+				if writes < 4 || err != nil {
+					t.Fatalf("%d writes, %v", writes, err)
 				}
 				break
 			}
 			if err == nil && way == failsAt {
 				t.Errorf("write %d failed, and nothing was said", k)
 			}
-			c := luks.Foreign(path)
 			if err := c.TestSlot(0, auth.Key); err != nil {
 				t.Errorf("%s %d: the passphrase: %v", way, k, err)
 			}
@@ -162,17 +159,117 @@ func TestAdoptCutShort(t *testing.T) {
 				t.Errorf("%s %d: again: %v", way, k, err)
 				continue
 			}
-			h, err := c.Header()
-			if err != nil {
-				t.Fatal(err)
-			}
-			slots, err := keyslot.State(h)
-			if err != nil || len(h.Keyslots) != 2 || len(h.Tokens) != 2 || slots.Interrupted() {
-				t.Errorf("%s %d: %d slots, %d tokens, %v", way, k, len(h.Keyslots), len(h.Tokens), err)
-			}
-			if err := opensWith(t, c, n.Keyring); err != nil {
+			if err := adoptedInOrder(t, c, n.Keyring); err != nil {
 				t.Errorf("%s %d: %v", way, k, err)
 			}
 		}
+	}
+}
+
+// cutForeign does an operation on a copy of a container and lets its write k be the last one, or fail. It says how many writes were begun.
+func cutForeign(t *testing.T, pieces map[int64][]byte, way string, k int, do func(keyslot.Container) error) (c *luks.Container, writes int, err error) {
+	t.Helper()
+	path := image(t)
+	for at, piece := range pieces {
+		write(t, path, piece, at)
+	}
+	c = luks.Foreign(path)
+	s := &stepper{Container: c}
+	if way == diesAfter {
+		s.dieAfter = k
+	} else {
+		s.failAt = k
+	}
+	err = do(s)
+	return c, s.n, err
+}
+
+// adoptedInOrder checks that there is what the device had and one agent slot, which opens.
+func adoptedInOrder(t *testing.T, c keyslot.Container, k *keyslot.Keyring) error {
+	t.Helper()
+	h, err := c.Header()
+	if err != nil {
+		return err
+	}
+	slots, err := keyslot.State(h)
+	if err != nil || len(h.Keyslots) != 2 || len(h.Tokens) != 2 || slots.Interrupted() || !slices.Equal(h.Tokens[0].Keyslots, []int{0}) {
+		return fmt.Errorf("%d slots, tokens %v, %w", len(h.Keyslots), h.Tokens, err)
+	}
+	return opensWith(t, c, k)
+}
+
+// The agent slot of an adopted device is rotated, moved to another key and revoked by the same steps as that of a volume: cut after each write, the
+// passphrase opens it and so does the node, and the same again ends it. A volume that is not finished is no such device. F29 F31 F32 F35 F36
+func TestChangeAdopted(t *testing.T) {
+	n := newNode(t)
+	original, auth := foreign(t, cheap...)
+	if _, err := keyslot.Adopt(t.Context(), luks.Foreign(original), n.Keyring, auth); err != nil {
+		t.Fatal(err)
+	}
+	fresh := inUse(t, original)
+	both := n.moving(kektest.NewMemory("kek-2"))
+	for name, test := range map[string]struct {
+		ring   *keyslot.Keyring
+		least  int
+		do     func(c keyslot.Container, k *keyslot.Keyring) error
+		active bool // only the active key opens it then
+	}{
+		"rotate": {n.Keyring, 6, func(c keyslot.Container, k *keyslot.Keyring) error {
+			r, err := keyslot.Rotate(t.Context(), c, k, keyslot.RoleAgent)
+			if err == nil && (r.OldSlot == r.NewSlot || r.NewGeneration != r.OldGeneration+1) {
+				err = fmt.Errorf("%+v", r)
+			}
+			return err
+		}, false},
+		"move": {both, 1, func(c keyslot.Container, k *keyslot.Keyring) error {
+			_, err := keyslot.Rewrap(t.Context(), c, k)
+			return err
+		}, true},
+		"revoke": {both, 6, func(c keyslot.Container, k *keyslot.Keyring) error {
+			_, err := keyslot.Revoke(t.Context(), c, k, "kek-1")
+			return err
+		}, true},
+	} {
+		for _, way := range []string{diesAfter, failsAt} {
+			if way == failsAt && name != "rotate" {
+				continue // it leaves what the death before it leaves
+			}
+			for k := 1; ; k++ {
+				c, writes, err := cutForeign(t, fresh, way, k, func(c keyslot.Container) error { return test.do(c, test.ring) })
+				if err := errors.Join(c.TestSlot(0, auth.Key), opensWith(t, c, test.ring)); err != nil {
+					t.Errorf("%s, %s %d: %v", name, way, k, err)
+				}
+				if writes < k {
+					if writes < test.least || err != nil {
+						t.Errorf("%s: %d writes, %v", name, writes, err)
+					}
+					break
+				}
+				if err := test.do(c, test.ring); err != nil {
+					t.Errorf("%s, %s %d: again: %v", name, way, k, err)
+				}
+				if err := adoptedInOrder(t, c, test.ring); err != nil {
+					t.Errorf("%s, %s %d: %v", name, way, k, err)
+				}
+				if err := opensWith(t, c, n.Keyring); (err != nil) != test.active {
+					t.Errorf("%s, %s %d: with the first key: %v", name, way, k, err)
+				}
+			}
+		}
+	}
+	// Others try the new slot first. F42
+	c := luks.Foreign(original)
+	if _, err := keyslot.Rotate(t.Context(), c, n.Keyring, keyslot.RoleAgent); err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.Header()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := h.Keyslots[30].Priority; p == nil || *p != 2 {
+		t.Errorf("the priority of the new slot is %v", p)
+	}
+	if _, err := keyslot.Rotate(t.Context(), luks.At(original), n.Keyring, keyslot.RoleAgent); !errors.Is(err, keyslot.ErrNotReady) {
+		t.Errorf("as a volume: %v", err)
 	}
 }

@@ -3,6 +3,7 @@
 package keyslot_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"github.com/voluks/voluks/internal/kek/kektest"
 	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/internal/testenv"
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/internal/volume/volumetest"
 	"github.com/voluks/voluks/keyslot"
@@ -27,6 +29,8 @@ type program struct {
 	dieAfter, failAt func(k int)
 	// steps is the number of writes so far.
 	steps func() int
+	// path is that of the real thing.
+	path string
 }
 
 // A lab makes one container and starts programs on it.
@@ -68,6 +72,7 @@ func image(t testing.TB) string {
 }
 
 func fakeLab(t testing.TB) func() program {
+	testenv.Outside(t)
 	m := volumetest.NewMachine(t)
 	b := m.Process().Storage().Backings.At(volume.Place{Kind: volume.BackingImage, Dir: t.TempDir()})
 	if err := b.Create(t.Context(), 32<<20, volume.AllocFull); err != nil {
@@ -91,7 +96,7 @@ func realLab(t testing.TB) func() program {
 	return func() program {
 		s := &stepper{Container: luks.At(path)}
 		return program{
-			c: s, steps: func() int { return s.n },
+			c: s, path: path, steps: func() int { return s.n },
 			dieAfter: func(k int) { s.dieAfter = k }, failAt: func(k int) { s.failAt = k },
 		}
 	}
@@ -169,6 +174,20 @@ func (s *stepper) Witness(slot int, key *secret.Key) error {
 	return s.read(func() error { return s.Container.Witness(slot, key) })
 }
 
+// Foreign and PreferSlot are what containers of others have.
+func (s *stepper) Foreign() bool {
+	f, ok := s.Container.(interface{ Foreign() bool })
+	return ok && f.Foreign()
+}
+
+func (s *stepper) PreferSlot(slot int) error {
+	p, ok := s.Container.(interface{ PreferSlot(int) error })
+	if !ok {
+		return nil
+	}
+	return s.step(func() error { return p.PreferSlot(slot) })
+}
+
 // Syncer is one that cannot sync if noSync is set.
 func (s *stepper) Syncer() (*luks.Syncer, error) {
 	if s.dead() {
@@ -187,6 +206,8 @@ type node struct {
 	provider   *kektest.Memory
 	identity   *secret.Key
 	identities []recovery.Identity
+	// made is what the first Format of this node has made of a real container: the pieces of the image that are in use.
+	made map[int64][]byte
 }
 
 func newNode(t testing.TB) *node {
@@ -215,14 +236,71 @@ func params() luks.FormatParams {
 	return luks.FormatParams{UUID: uuid, Label: "db", Subsystem: "voluks", SectorSize: 4096}
 }
 
-// formatted is a container with both slots.
+// formatted is a container with both slots. The second real one is a copy of the first: a format writes 32 MiB, most of it to be blank.
 func (n *node) formatted(t testing.TB, start func() program) keyslot.Container {
 	t.Helper()
-	c := start().c
-	if err := keyslot.Format(t.Context(), c, n.Keyring, params()); err != nil {
+	p := start()
+	if p.path != "" && n.made != nil {
+		for at, piece := range n.made {
+			write(t, p.path, piece, at)
+		}
+		return p.c
+	}
+	if err := keyslot.Format(t.Context(), p.c, n.Keyring, params()); err != nil {
 		t.Fatal(err)
 	}
-	return c
+	if p.path != "" {
+		n.made = inUse(t, p.path)
+	}
+	return p.c
+}
+
+// inUse are the pieces of an image that mean something: both copies of the header, and the key material of its slots.
+func inUse(t testing.TB, path string) map[int64][]byte {
+	t.Helper()
+	h, err := luks.At(path).Header()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pieces := map[int64][]byte{0: h.Raw}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, slot := range h.Keyslots {
+		material := make([]byte, slot.Area.Size)
+		if _, err := f.ReadAt(material, slot.Area.Offset); err != nil {
+			t.Fatal(err)
+		}
+		pieces[slot.Area.Offset] = material
+	}
+	return pieces
+}
+
+// write makes a part of a file have that content. What it has already is left alone: in a guest, reading costs little and writing much.
+func write(t testing.TB, path string, part []byte, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err == nil && st.Mode().IsRegular() && st.Size() < at+int64(len(part)) {
+		err = f.Truncate(at + int64(len(part)))
+	}
+	have := make([]byte, 64<<10)
+	for off := 0; err == nil && off < len(part); off += len(have) {
+		piece := part[off:min(off+len(have), len(part))]
+		was := have[:len(piece)]
+		if _, err = f.ReadAt(was, at+int64(off)); err == nil && !bytes.Equal(was, piece) {
+			_, err = f.WriteAt(piece, at+int64(off))
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // state decodes the header, which must be free of errors.

@@ -63,7 +63,8 @@ type Rotated struct {
 var provers = []string{"libcryptsetup", "luks.go"}
 
 // Rotate gives the slot of a role a new key, in a new slot, and destroys the old one. The volume may be
-// open. For the recovery slot the keyring's recipients are those whom the new key is sealed to; where
+// open. A container that was adopted (see Adopt) has an agent slot without being a volume; that slot is
+// rotated by the same steps. For the recovery slot the keyring's recipients are those whom the new key is sealed to; where
 // there is no such slot yet it is made. A rotation of that role that was interrupted is finished
 // instead of begun again, and told as Resumed.
 //
@@ -149,6 +150,7 @@ type rotation struct {
 	old     []retiree
 	receipt Rotated
 	before  *header.Header
+	prefer  bool // others open it too, and are to try the new slot first
 }
 
 // A retiree is a slot with its token, both to be taken away.
@@ -178,7 +180,7 @@ func plan(ctx context.Context, c Container, k *Keyring, role string, floor uint6
 	switch {
 	case err != nil:
 		return nil, err
-	case slots.Volume == nil:
+	case slots.Volume == nil && !adopted(c):
 		return nil, ErrNotReady
 	}
 	old := slots.retirees(h, role)
@@ -204,7 +206,7 @@ func plan(ctx context.Context, c Container, k *Keyring, role string, floor uint6
 			p.wipe()
 		}
 	}()
-	p.old = old
+	p.old, p.prefer = old, slots.Volume == nil
 	if role == RoleAgent {
 		p.new, err = k.newAgent(ctx, h.UUID, number, generation, formerOf(slots.agent)...)
 	} else {
@@ -317,6 +319,11 @@ func (p *rotation) run(c Container, k *Keyring) error {
 		return err
 	}
 	w.hit("rotate.proven")
+	if p.prefer {
+		if err := prefer(c, p.new.slot); err != nil {
+			return err
+		}
+	}
 	if err := w.publish(id, p.new.token); err != nil {
 		return err
 	}

@@ -4,13 +4,16 @@ package luks
 
 import "github.com/voluks/voluks/luks/header"
 
-// maxForeignOffset bounds where the data of a container of others may begin: the header up to there is copied into memory for the second opinion.
+// maxForeignOffset bounds where the data of a container of others may begin.
 const maxForeignOffset = 128 << 20
 
 // Foreign names a container that somebody else formatted, cryptsetup with its defaults for example, and that voluks adds a slot to. The sizes of
 // metadata and header, and that of the volume key (256 or 512 bits), are then what the header itself says, within bounds; everything else is checked as
 // strictly as for At.
 func Foreign(path string) *Container { return &Container{path: path, foreign: true} }
+
+// Foreign tells whether the container was named by the function of that name.
+func (c *Container) Foreign() bool { return c.foreign }
 
 // Expect is what the header of this container must be, as far as the header itself may decide that: for a container of others, the sizes that h states
 // within bounds. For those who check a copy of a header that is not on the device.

@@ -24,9 +24,10 @@ type bulk struct {
 	e        *env
 	jobs     []job
 	parallel int
-	verb     string      // "rotated"
-	again    string      // the command that does what an interrupted one has left
-	identity *secret.Key // lent to the workers, or nil
+	verb     string                // "rotated"
+	again    string                // the command that does what an interrupted one has left
+	identity *secret.Key           // lent to the workers, or nil
+	adopted  volume.AdoptedRequest // what is done with adopted devices
 
 	mu   sync.Mutex
 	done int
@@ -35,13 +36,23 @@ type bulk struct {
 // job is one volume of a bulk and what became of it.
 type job struct {
 	Volume  string             `json:"volume"`
+	Adopted bool               `json:"adopted,omitempty"` // no volume, but a device of the host
 	Skipped string             `json:"skipped,omitempty"` // why nothing was done
 	Receipt *volume.KeyReceipt `json:"receipt,omitempty"`
 	Error   string             `json:"error,omitempty"`
 	Code    volume.Code        `json:"code,omitempty"`
 
 	info volume.Info
+	at   volume.Adopted
 	err  error
+}
+
+// title is how a table calls it.
+func (j *job) title() string {
+	if j.Adopted && !isPath(j.Volume) {
+		return j.Volume + " (adopted device)"
+	}
+	return j.Volume
 }
 
 type bulkResult struct {
@@ -127,7 +138,7 @@ func (b *bulk) run(ctx context.Context, do func(context.Context, *worker.Client,
 	for range workers {
 		wg.Go(func() {
 			for j := range next {
-				receipt, err := do(ctx, client, j.Volume)
+				receipt, err := b.one(ctx, client, j, do)
 				b.note(j, receipt, err, len(todo))
 			}
 		})
@@ -144,6 +155,15 @@ func (b *bulk) run(ctx context.Context, do func(context.Context, *worker.Client,
 	if b.terminal() {
 		fmt.Fprint(b.e.stderr, "\r\x1b[K")
 	}
+}
+
+func (b *bulk) one(ctx context.Context, c *worker.Client, j *job, do func(context.Context, *worker.Client, string) (volume.KeyReceipt, error)) (volume.KeyReceipt, error) {
+	if !j.Adopted {
+		return do(ctx, c, j.Volume)
+	}
+	r := b.adopted
+	r.Adopted = j.at
+	return c.ChangeAdopted(ctx, r)
 }
 
 // note keeps what became of a job and shows it.
@@ -199,7 +219,7 @@ func (b *bulk) table(w io.Writer) {
 		case j.Receipt != nil:
 			result, what = b.verb, changes(j.Receipt)
 		}
-		rows = append(rows, []string{j.Volume, result, what})
+		rows = append(rows, []string{j.title(), result, what})
 	}
 	if len(rows) > 0 {
 		table(w, []string{"NAME", "RESULT", "WHAT"}, rows)

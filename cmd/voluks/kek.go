@@ -38,7 +38,7 @@ func kekRotateCommand(e *env) *cli.Command {
 mounted. Each new wrap is unwrapped and opens its slot before it replaces the
 old one. At the end it says which old keys no volume needs any more, and of
 none that it is not needed while a volume cannot be read. Devices taken by
-"keyslot adopt" are no volumes: nothing is said about them.
+"keyslot adopt" count as volumes here, also those that are not attached.
 
 First put the new provider or key under [kek], and the old one under
 [[previous]], then:
@@ -76,11 +76,11 @@ func (e *env) kekRotate(ctx context.Context, names []string, parallel int) error
 	if err != nil {
 		return err
 	}
-	jobs, err := e.jobs(ctx, names)
+	jobs, err := e.agentJobs(ctx, names)
 	if err != nil {
 		return err
 	}
-	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "moved", again: "voluks kek rotate"}
+	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "moved", again: "voluks kek rotate", adopted: volume.AdoptedRequest{Action: volume.ActionRewrap}}
 	b.run(ctx, func(ctx context.Context, c *worker.Client, name string) (volume.KeyReceipt, error) {
 		return c.Rewrap(ctx, name)
 	})

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,8 +15,6 @@ import (
 
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/volume"
-	"github.com/voluks/voluks/keyslot"
-	"github.com/voluks/voluks/luks"
 )
 
 func kekLsCommand(e *env) *cli.Command {
@@ -197,34 +194,16 @@ func (e *env) keyUses(ctx context.Context) ([]volume.KeyUse, error) {
 	if err != nil {
 		return nil, err
 	}
-	notes, err := filepath.Glob(e.adoptedFile("*"))
+	adopted, err := e.adoptedNames()
 	if err != nil {
 		return nil, err
 	}
-	for _, note := range notes {
-		use := volume.KeyUse{Volume: strings.TrimSuffix(filepath.Base(note), ".json"), Adopted: true}
+	for _, name := range adopted {
+		use := volume.KeyUse{Volume: name, Adopted: true}
 		if use.Err = e.adoptedUse(&use); use.Err != nil {
 			use.Error = use.Err.Error()
 		}
 		uses = append(uses, use)
 	}
 	return uses, nil
-}
-
-func (e *env) adoptedUse(use *volume.KeyUse) error {
-	d, err := e.adopted(use.Volume)
-	if err != nil {
-		return err
-	}
-	use.UUID = d.UUID
-	h, err := luks.Foreign(filepath.Join("/dev/disk/by-uuid", d.UUID)).Header()
-	if err != nil {
-		return err
-	}
-	slots, err := keyslot.State(h)
-	use.Keys = slots.Keys()
-	for _, slot := range slots.Slots {
-		use.History = append(use.History, slot.History...)
-	}
-	return err
 }

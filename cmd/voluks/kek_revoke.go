@@ -25,8 +25,9 @@ func kekRevokeCommand(e *env) *cli.Command {
 		Description: `For a key-encryption key that is in wrong hands. A new one must be active
 already, and the leaked one stand under [[previous]], so that the volumes
 open. Every volume whose slot key the leaked key has ever wrapped gets a new
-slot key, proven, and older header backups are destroyed. It can be repeated
-until nothing is left.
+slot key, proven, and older header backups are destroyed; so does the slot of
+this node on each device that it has adopted. It can be repeated until nothing
+is left.
 
 A copy of an old header and the leaked key still open a volume: all those that
 deserve another volume key are named at the end, also by later runs. This
@@ -63,23 +64,23 @@ func (e *env) kekRevoke(ctx context.Context, command, id string, parallel int) e
 	if err != nil {
 		return err
 	}
-	m := e.manager(e.quiet(), volume.Defaults{})
-	before, err := m.KeyUses(ctx)
+	before, err := e.keyUses(ctx)
 	if err != nil {
 		return err
 	}
 	if id, err = revocable(id, k.KEK, before); err != nil {
 		return &usageError{command: command, text: err.Error()}
 	}
-	jobs, err := e.jobs(ctx, nil)
+	jobs, err := e.agentJobs(ctx, nil)
 	if err != nil {
 		return err
 	}
-	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "rotated", again: "voluks kek revoke " + shellQuote(id)}
+	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "rotated", again: "voluks kek revoke " + shellQuote(id),
+		adopted: volume.AdoptedRequest{Action: volume.ActionRevoke, KeyID: id}}
 	b.run(ctx, func(ctx context.Context, c *worker.Client, name string) (volume.KeyReceipt, error) {
 		return c.Revoke(ctx, name, id)
 	})
-	after, err := m.KeyUses(ctx)
+	after, err := e.keyUses(ctx)
 	if err != nil {
 		return err
 	}
@@ -122,7 +123,7 @@ func (b *bulk) notRevoked(after []volume.KeyUse, id string) []string {
 		case wrappedBy(u.History, id) && u.Removed:
 			left = append(left, fmt.Sprintf("%s: it was removed; what is left of it lies in removed/%s", u.Volume, u.UUID))
 		case wrappedBy(u.History, id):
-			left = append(left, u.Volume)
+			left = append(left, nameOf(u))
 		}
 	}
 	for _, j := range b.jobs {

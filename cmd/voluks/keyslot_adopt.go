@@ -71,13 +71,15 @@ func checkMappingName(name string) error {
 	return nil
 }
 
-// adoptedDevice is what is remembered of an adopted device, for "boot crypttab" alone: whoever loses it loses nothing, since the device's header has its
-// slot and token, and crypttab has its line.
+// adoptedDevice is what is remembered of an adopted device, for "boot crypttab" and for changes of all keys: whoever loses it loses nothing, since the
+// device's header has its slot and token, and crypttab has its line; adopting it once more brings it back.
 type adoptedDevice struct {
 	Name string `json:"name"`
 	UUID string `json:"uuid"`
 	Slot int    `json:"slot"`
 	Made bool   `json:"made"` // this time
+	// Path is where it was then, for an image and where udev makes no links by UUID.
+	Path string `json:"path,omitempty"`
 }
 
 func (e *env) adoptedFile(name string) string {
@@ -122,7 +124,11 @@ func (e *env) keyslotAdopt(ctx context.Context, device, name, keyFile string, sl
 	if name == "" {
 		name = "luks-" + adopted.UUID
 	}
-	result := adoptedDevice{name, adopted.UUID, adopted.Slot, adopted.Made}
+	path, err := filepath.Abs(device)
+	if err != nil {
+		return err
+	}
+	result := adoptedDevice{name, adopted.UUID, adopted.Slot, adopted.Made, path}
 	if before, err := e.adopted(name); err == nil && before.UUID != result.UUID {
 		e.warn("%s was the name of the device %s: if crypttab still has a line for it, one of the two needs another name", name, before.UUID)
 	}

@@ -127,12 +127,14 @@ func devices(c *cli.Context) ([]string, error) {
 	switch {
 	case n == 0 && !present:
 		return nil, nil
+	case !present && c.IsSet("role") && c.String("role") == keyslot.RoleAgent:
+		return nil, nil // the node's own slot there
 	case n == 0:
 		return nil, &usageError{c.Command.HelpName, "a key is given for the rotation of one device, named by its path; the keys of volumes are voluks's own"}
 	case len(args) > 1:
 		return nil, &usageError{c.Command.HelpName, "name one device, or volumes: each device has passphrases of its own"}
 	case bulk:
-		return nil, &usageError{c.Command.HelpName, "--all, --parallel, --older-than, --role and --dry-run are for volumes"}
+		return nil, &usageError{c.Command.HelpName, "--all, --parallel, --older-than, --role and --dry-run are for keys of voluks: --role agent means its slot on that device"}
 	}
 	return args, nil
 }

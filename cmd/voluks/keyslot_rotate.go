@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ func keyslotRotateCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:      "rotate",
 		Usage:     "give volumes new slot keys",
-		ArgsUsage: "NAME...|DEVICE",
+		ArgsUsage: "NAME|DEVICE...",
 		Description: `Makes a new random key in a new key slot, proves with two independent
 implementations that it opens the volume, and only then destroys the old
 slot. Mounted volumes stay mounted. Nothing of the data is rewritten: against a
@@ -37,11 +38,15 @@ opened with it, and gets a slot for the new key.
 Of another LUKS2 device or image, named by its path, it is the passphrase or
 key file of one slot that gets a successor, in the same order and with the
 same proof. Both are asked for, unless they come from files or descriptors.
+The slot that "keyslot adopt" has made there for this node is a key of voluks:
+--all and the name of the device mean that one, and so does --role agent with
+the path.
 
    voluks keyslot rotate db
    voluks keyslot rotate --all --older-than 90d --parallel 4
    voluks keyslot rotate --all --recovery-identity /run/identity
-   voluks keyslot rotate /dev/sdb1`,
+   voluks keyslot rotate /dev/sdb1
+   voluks keyslot rotate --role agent /dev/sdb1`,
 		Flags: append(append(append(bulkFlags(), presentFlags()...), newFlags()...),
 			&cli.StringFlag{Name: "older-than", Usage: "only keys that are older than `AGE`, such as 90d"},
 			&cli.StringFlag{Name: "role", Value: keyslot.RoleAgent, Usage: "`ROLE` of the slot: agent, recovery or all"},
@@ -91,12 +96,15 @@ same proof. Both are asked for, unless they come from files or descriptors.
 }
 
 func (e *env) keyslotRotate(ctx context.Context, names, roles []string, older time.Duration, parallel int, dry bool, id *lent) error {
-	jobs, err := e.jobs(ctx, names)
+	jobs, err := e.agentJobs(ctx, names)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
 	for i := range jobs {
+		if jobs[i].Adopted && !slices.Contains(roles, keyslot.RoleAgent) {
+			jobs[i].Skipped = "an adopted device has no recovery slot"
+		}
 		if jobs[i].Skipped == "" && older > 0 && !aged(jobs[i].info, roles, now.Add(-older)) {
 			jobs[i].Skipped = "its keys are younger"
 		}
@@ -111,7 +119,7 @@ func (e *env) keyslotRotate(ctx context.Context, names, roles []string, older ti
 	if id.text != nil {
 		again += " --recovery-identity FILE"
 	}
-	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "rotated", again: again, identity: id.text}
+	b := &bulk{e: e, jobs: jobs, parallel: parallel, verb: "rotated", again: again, identity: id.text, adopted: volume.AdoptedRequest{Action: volume.ActionRotate}}
 	b.run(ctx, func(ctx context.Context, c *worker.Client, name string) (volume.KeyReceipt, error) {
 		return c.Rotate(ctx, name, roles...)
 	})

@@ -32,6 +32,14 @@ func Guest(t testing.TB) {
 	}
 }
 
+// Outside ends a test that shows the same with any kernel, as skipped, in a guest: the unit tests run it, and there it would only take longer.
+func Outside(t testing.TB) {
+	t.Helper()
+	if os.Getenv(VarGuest) != "" {
+		t.Skip("needs no guest: `make unit` runs it")
+	}
+}
+
 // Disk returns the device of extra disk number n (from 0), which is empty at the start of the guest and has at least that many bytes. It calls Guest
 // first. What is missing is "disks" in VOLUKS_REQUIRE. Tests share the disk: they run one after the other and leave it wiped or not as they like,
 // so nobody relies on its content.

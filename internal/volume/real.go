@@ -41,9 +41,13 @@ func NewStorage(o StorageOptions) Storage {
 
 type realContainers struct{ log *slog.Logger }
 
-func (r realContainers) At(path string) Container {
-	return luks.At(path).OnDamage(func(err error) {
-		r.log.Warn("a copy of the LUKS header is damaged; it will be repaired from the good one", "device", path, "err", err)
+func (r realContainers) At(path string) Container { return r.watched(luks.At(path)) }
+
+func (r realContainers) Foreign(path string) Container { return r.watched(luks.Foreign(path)) }
+
+func (r realContainers) watched(c *luks.Container) Container {
+	return c.OnDamage(func(err error) {
+		r.log.Warn("a copy of the LUKS header is damaged; it will be repaired from the good one", "device", c.Path(), "err", err)
 	})
 }
 

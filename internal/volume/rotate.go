@@ -87,24 +87,32 @@ func (r *KeyReceipt) add(done *keyslot.Rotated) {
 
 // Rewrap moves the agent slot to the key that wraps now, without changing the slot. Errors are those of Rotate.
 func (m *Manager) Rewrap(ctx context.Context, name string) (KeyReceipt, error) {
-	return m.changeKeys(ctx, name, ActionRewrap, func(c Container, k *keyslot.Keyring, r *KeyReceipt) (err error) {
-		r.Rewrapped, err = keyslot.Rewrap(ctx, c, k)
-		return err
+	return m.changeKeys(ctx, name, ActionRewrap, func(c Container, k *keyslot.Keyring, r *KeyReceipt) error {
+		return rewrapKeys(ctx, c, k, r)
 	})
+}
+
+func rewrapKeys(ctx context.Context, c Container, k *keyslot.Keyring, r *KeyReceipt) (err error) {
+	r.Rewrapped, err = keyslot.Rewrap(ctx, c, k)
+	return err
 }
 
 // Revoke rotates the agent slot if the key of that ID has ever wrapped its key. Errors are those of Rotate; ErrInvalid if that key is the active one.
 func (m *Manager) Revoke(ctx context.Context, name, keyID string) (KeyReceipt, error) {
 	return m.changeKeys(ctx, name, ActionRevoke, func(c Container, k *keyslot.Keyring, r *KeyReceipt) error {
-		done, err := keyslot.Revoke(ctx, c, k, keyID)
-		if errors.Is(err, keyslot.ErrStillActive) {
-			return &Error{Code: CodeInvalid, Err: err}
-		}
-		if done != nil {
-			r.add(done)
-		}
-		return err
+		return revokeKey(ctx, c, k, r, keyID)
 	})
+}
+
+func revokeKey(ctx context.Context, c Container, k *keyslot.Keyring, r *KeyReceipt, keyID string) error {
+	done, err := keyslot.Revoke(ctx, c, k, keyID)
+	if errors.Is(err, keyslot.ErrStillActive) {
+		return &Error{Code: CodeInvalid, Err: err}
+	}
+	if done != nil {
+		r.add(done)
+	}
+	return err
 }
 
 // changeKeys does one change of the header of a volume under its lock, by its one door, and what belongs to it.
@@ -143,15 +151,20 @@ func (m *Manager) changeKeys(ctx context.Context, name, action string, change fu
 		return receipt, err
 	}
 	// Of several slots the first ones may have been changed before one failed: that is no less true.
-	m.renewBackups(k, path, &receipt)
-	m.o.Crash(action + ".backup")
+	m.conclude(k, path, &receipt)
+	return receipt, err
+}
+
+// conclude does what follows a change of a header: its backups, and the receipt.
+func (m *Manager) conclude(k *keyslot.Keyring, path string, receipt *KeyReceipt) {
+	m.renewBackups(k, path, receipt)
+	m.o.Crash(receipt.Action + ".backup")
 	receipt.Ended = m.now().UTC()
 	if receipt.Changed() {
-		if err := m.keepReceipt(&receipt); err != nil { // the keys are changed all the same
+		if err := m.keepReceipt(receipt); err != nil { // the keys are changed all the same
 			receipt.Warnings = append(receipt.Warnings, "the receipt could not be kept: "+err.Error())
 		}
 	}
-	return receipt, err
 }
 
 // lockReady locks a volume that is complete.

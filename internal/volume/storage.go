@@ -93,6 +93,8 @@ type Attachment interface {
 type Containers interface {
 	// At names the container on a device or in an image that is not attached. It touches nothing.
 	At(path string) Container
+	// Foreign is At for a container that somebody else formatted.
+	Foreign(path string) Container
 	// Close removes a mapping: luks.ErrBusy while something uses it, luks.ErrNotActive if there is none.
 	Close(name string) error
 }

@@ -33,6 +33,11 @@ func (c *Client) VerifyRecovery(ctx context.Context, name string) (volume.KeyRec
 	return c.keys(ctx, request{Op: opVerify, Name: name})
 }
 
+// ChangeAdopted is volume.Manager.ChangeAdopted in a worker.
+func (c *Client) ChangeAdopted(ctx context.Context, r volume.AdoptedRequest) (volume.KeyReceipt, error) {
+	return c.keys(ctx, request{Op: r.Action, Name: r.Name, Adopted: &r})
+}
+
 func (c *Client) keys(ctx context.Context, r request) (volume.KeyReceipt, error) {
 	a, err := c.call(ctx, r)
 	if a.Receipt == nil {
@@ -45,14 +50,16 @@ func (c *Client) keys(ctx context.Context, r request) (volume.KeyReceipt, error)
 func changeKeys(ctx context.Context, m *volume.Manager, r request) (*volume.KeyReceipt, error) {
 	var receipt volume.KeyReceipt
 	var err error
-	switch r.Op {
-	case opRotate:
+	switch {
+	case r.Adopted != nil:
+		receipt, err = m.ChangeAdopted(ctx, *r.Adopted)
+	case r.Op == opRotate:
 		receipt, err = m.Rotate(ctx, r.Name, r.Roles...)
-	case opRewrap:
+	case r.Op == opRewrap:
 		receipt, err = m.Rewrap(ctx, r.Name)
-	case opRekey:
+	case r.Op == opRekey:
 		receipt, err = m.Rekey(ctx, r.Name)
-	case opVerify:
+	case r.Op == opVerify:
 		receipt, err = m.VerifyRecovery(ctx, r.Name)
 	default:
 		receipt, err = m.Revoke(ctx, r.Name, r.KeyID)

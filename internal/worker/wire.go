@@ -37,7 +37,9 @@ type request struct {
 	KeyID    string          `json:"key_id,omitempty"`   // of revoke
 	Identity bool            `json:"identity,omitempty"` // a recovery identity comes with it, on a descriptor of its own
 	Removed  *volume.Removed `json:"removed,omitempty"`  // of erase
-	Deadline time.Time       `json:"deadline"`
+	// Adopted is that a change of keys is for such a device, and not for a volume.
+	Adopted  *volume.AdoptedRequest `json:"adopted,omitempty"`
+	Deadline time.Time              `json:"deadline"`
 }
 
 // answer is what the worker writes back.

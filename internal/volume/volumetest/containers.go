@@ -24,6 +24,13 @@ type containers struct{ *process }
 
 func (p containers) At(path string) volume.Container { return &box{p.process, path} }
 
+func (p containers) Foreign(path string) volume.Container { return foreignBox{&box{p.process, path}} }
+
+// A foreignBox says that somebody else formatted it.
+type foreignBox struct{ *box }
+
+func (foreignBox) Foreign() bool { return true }
+
 func (p containers) Close(name string) error {
 	unlock, err := p.begin(context.Background())
 	if err != nil {
