@@ -9,12 +9,14 @@ import (
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/clevis"
 	"github.com/voluks/voluks/internal/kek/realtest"
+	"github.com/voluks/voluks/internal/testenv"
 	"github.com/voluks/voluks/keyslot"
 )
 
 // F29: the keys of a real tang server are rotated under a volume. The new thumbprint in the policy makes the volume due, and once it was moved the old
 // keys can be destroyed.
 func TestRewrapTang(t *testing.T) {
+	testenv.Outside(t)
 	server := realtest.NewTang(t)
 	everywhere(t, func(t *testing.T, l lab) {
 		n := newNode(t)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/voluks/voluks/internal/kek"
@@ -66,7 +67,8 @@ type keyChange struct {
 	check func(s keyslot.Slots) error // of what the operation has promised when it returned nil
 }
 
-func keyChanges(revoked string) []keyChange {
+// keyChanges are all there are. to is whom the recovery slot may be sealed to anew, next the key of a node that has lost the one before.
+func keyChanges(revoked string, next *kektest.Memory, to *node) []keyChange {
 	rotate := func(role string) func(context.Context, keyslot.Container, *keyslot.Keyring) error {
 		return func(ctx context.Context, c keyslot.Container, k *keyslot.Keyring) error {
 			_, err := keyslot.Rotate(ctx, c, k, role)
@@ -97,12 +99,50 @@ func keyChanges(revoked string) []keyChange {
 			}
 			return nil
 		}},
+		{"rekey", func(ctx context.Context, c keyslot.Container, k *keyslot.Keyring) error {
+			other := *k
+			other.Recipients = to.Recipients
+			_, err := keyslot.Rekey(ctx, c, &other)
+			return err
+		}, func(s keyslot.Slots) error {
+			if !s.SealedTo(to.Recipients) {
+				return errors.New("it is sealed to others")
+			}
+			return nil
+		}},
+		{"rescue", func(ctx context.Context, c keyslot.Container, k *keyslot.Keyring) error {
+			heir := *k
+			heir.KEK, heir.Identities = next.Set(), to.identities
+			_, err := keyslot.Rotate(ctx, c, &heir, keyslot.RoleAgent)
+			return err
+		}, func(s keyslot.Slots) error {
+			if !s.NeedsKey(next.New().Ref()) {
+				return errors.New("the new key does not open it")
+			}
+			return nil
+		}},
 	}
+}
+
+// another is a node whose identities open what is sealed to either. The node's do so from now on, too.
+func (n *node) another(t testing.TB) *node {
+	to := newNode(t)
+	n.identities = append(n.identities, to.identities...)
+	to.identities = n.identities
+	return to
 }
 
 // tidy checks that the node and the identity open the container, and that it has two slots and three tokens with nothing pending.
 func (n *node) tidy(t testing.TB, c keyslot.Container, k *keyslot.Keyring) error {
 	t.Helper()
+	if err := n.counts(c); err != nil {
+		return err
+	}
+	return n.stillOpens(t, c, k)
+}
+
+// counts is tidy without opening anything.
+func (n *node) counts(c keyslot.Container) error {
 	h, err := c.Header()
 	if err != nil {
 		return err
@@ -114,7 +154,7 @@ func (n *node) tidy(t testing.TB, c keyslot.Container, k *keyslot.Keyring) error
 	if len(h.Keyslots) != 2 || len(h.Tokens) != 3 || s.Interrupted() {
 		return fmt.Errorf("%d slots, %d tokens, interrupted %t", len(h.Keyslots), len(h.Tokens), s.Interrupted())
 	}
-	return n.stillOpens(t, c, k)
+	return nil
 }
 
 func (n *node) stillOpens(t testing.TB, c keyslot.Container, k *keyslot.Keyring) error {
@@ -132,8 +172,8 @@ func (n *node) stillOpens(t testing.TB, c keyslot.Container, k *keyslot.Keyring)
 
 // lossy does every change with some of its writes lost: lose begins that at write k, one alone or from there on, and the returned function ends it.
 // Whatever the operation says then, the container opens; if it says that all is well, all is; and the next one ends clean. F29 F31
-func lossy(t *testing.T, n *node, c keyslot.Container, changes []keyChange, lose func(k int, forEver bool) (on keyslot.Container, end func() (lost bool))) (cases, failed int) {
-	first, second := n.provider, kektest.NewMemory("kek-2")
+func lossy(t *testing.T, n *node, second *kektest.Memory, c keyslot.Container, changes []keyChange, lose func(k int, forEver bool) (on keyslot.Container, end func() (lost bool))) (cases, failed int) {
+	first := n.provider
 	for _, change := range changes {
 		for k := 1; ; k++ {
 			more := false
@@ -141,11 +181,14 @@ func lossy(t *testing.T, n *node, c keyslot.Container, changes []keyChange, lose
 				// kek-1 wraps at first, whatever the case before has done.
 				back := *n.Keyring
 				back.KEK = &kek.Set{Active: first.New(), Previous: []kek.Provider{second.New()}}
-				if _, err := keyslot.Rotate(t.Context(), c, &back, keyslot.RoleAgent); err != nil {
+				if _, err := keyslot.Rewrap(t.Context(), c, &back); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := keyslot.Rekey(t.Context(), c, &back); err != nil {
 					t.Fatal(err)
 				}
 				ring := &back
-				if change.name == "move" || change.name == "revoke" {
+				if slices.Contains([]string{"move", "revoke", "rescue"}, change.name) {
 					ring = n.moving(second)
 				}
 				at := fmt.Sprintf("%s, write %d lost, and all later ones %t", change.name, k, forEver)
@@ -188,14 +231,15 @@ func TestLostWrites(t *testing.T) {
 	n := newNode(t)
 	start := fakeLab(t)
 	c := n.ready(t, start)
-	cases, failed := lossy(t, n, c, keyChanges("kek-1"), func(k int, forEver bool) (keyslot.Container, func() bool) {
+	next := kektest.NewMemory("kek-2")
+	cases, failed := lossy(t, n, next, c, keyChanges("kek-1", next, n.another(t)), func(k int, forEver bool) (keyslot.Container, func() bool) {
 		l := &loser{Container: c, from: k, to: k}
 		if forEver {
 			l.to = 1 << 30
 		}
 		return l, func() bool { return l.lost }
 	})
-	if cases < 2*16 || failed < 16 {
+	if cases < 2*26 || failed < 26 {
 		t.Errorf("%d cases, %d failed", cases, failed)
 	}
 }
@@ -206,14 +250,18 @@ func TestGuestLostWrites(t *testing.T) {
 	disk := testenv.Disk(t, 0, powerCutSize)
 	good := fmt.Sprintf("0 %d linear %s 0", powerCutSize/512, disk)
 	bad := fmt.Sprintf("0 %d flakey %s 0 0 3600 1 drop_writes", powerCutSize/512, disk)
-	wipe(t, disk)
-	c := luks.At(testenv.DM(t, name, good))
 	n := newNode(t)
-	if err := errors.Join(keyslot.Format(t.Context(), c, n.Keyring, params()), keyslot.SetVolume(c, newVolume())); err != nil {
-		t.Fatal(err)
+	p := realLab(t)()
+	n.ready(t, func() program { return p })
+	wipe(t, disk)
+	for at, piece := range inUse(t, p.path) {
+		write(t, disk, piece, at)
 	}
-	changes := keyChanges("kek-1")[1:] // revoking rotates the agent's slot
-	cases, failed := lossy(t, n, c, changes, func(k int, forEver bool) (keyslot.Container, func() bool) {
+	c := luks.At(testenv.DM(t, name, good))
+	next := kektest.NewMemory("kek-2")
+	// Revoking rotates the agent's slot, and another recipient the recovery slot; with the identity the writes are those of revoking.
+	changes := slices.DeleteFunc(keyChanges("kek-1", next, n.another(t)), func(c keyChange) bool { return !slices.Contains([]string{"move", "revoke", "rekey"}, c.name) })
+	cases, failed := lossy(t, n, next, c, changes, func(k int, forEver bool) (keyslot.Container, func() bool) {
 		s := &switcher{Container: c, from: k, to: k, begin: func() { testenv.DMReload(t, name, bad) }, end: func() { testenv.DMReload(t, name, good) }}
 		if forEver {
 			s.to = 1 << 30

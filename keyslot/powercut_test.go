@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -16,20 +15,28 @@ import (
 	"github.com/voluks/voluks/luks/header"
 )
 
-const powerCutSize = 32 << 20
+const powerCutSize = header.DefaultDataOffset + 1<<20
 
-// record makes a disk of powerCutSize that was zero at first and whose writes the kernel logs in the
-// order in which they became durable.
-func record(t *testing.T) *testenv.Recorder {
+// record makes a disk of powerCutSize whose writes the kernel logs in the order in which they became durable. It is zero at first, but for a container
+// of the node that is ready, if there is to be one.
+func record(t *testing.T, ready *node) *testenv.Recorder {
 	t.Helper()
-	return testenv.Record(t, "keyslot-recorded", make([]byte, powerCutSize))
+	first := make([]byte, powerCutSize)
+	if ready != nil {
+		p := realLab(t)()
+		ready.ready(t, func() program { return p })
+		for at, piece := range inUse(t, p.path) {
+			copy(first[at:], piece)
+		}
+	}
+	return testenv.Record(t, "keyslot-recorded", first)
 }
 
 // A power cut after each durable write of a creation, in the order in which the disk got them: once
 // the agent token is there the node opens the container, and what Format and SetVolume have promised
 // is durable. F4 F29 F31
 func TestPowerCuts(t *testing.T) {
-	r := record(t)
+	r := record(t, nil)
 	n := newNode(t)
 	none := *n.Keyring
 	none.NoRecovery = true
@@ -46,29 +53,21 @@ func TestPowerCuts(t *testing.T) {
 	do("volume", keyslot.SetVolume(c, volumeToken()))
 
 	path := filepath.Join(t.TempDir(), "disk")
-	cuts, damaged, blank, before, fresh := 0, 0, 0, "", false
+	cuts, damaged, blank, before := 0, 0, 0, ""
 	r.Replay(t, func(disk []byte, w testenv.Write) {
-		note, from, to := w.Note, w.From, w.To
+		note := w.Note
 		before = note
-		if from == to && !w.Mark {
+		if w.From == w.To && !w.Mark {
 			return // a bare flush
 		}
 		cuts++
 		if note == "" && !bytes.Contains(disk[:8], []byte("LUKS")) && !bytes.Contains(disk[header.DefaultMetadataSize:][:8], []byte("SKUL")) {
 			if blank++; blank > 1 {
-				fresh = false
 				return // wiping goes on
 			}
 		}
-		if fresh {
-			// Reading may have repaired the header; the rest is as it was.
-			write(t, path, disk[:2*header.DefaultMetadataSize], 0)
-			write(t, path, disk[from:to], from)
-		} else {
-			write(t, path, disk, 0)
-		}
-		writes, err := n.afterPowerCut(t, path, note)
-		fresh = writes == 0
+		write(t, path, disk, 0)
+		err := n.afterCut(t, &stepper{Container: luks.At(path)}, note)
 		switch {
 		case errors.Is(err, header.ErrDamaged) && note == "":
 			damaged++ // no token was ever there: the creation of the volume starts anew
@@ -82,13 +81,7 @@ func TestPowerCuts(t *testing.T) {
 	}
 }
 
-// afterPowerCut checks what is promised at that point, and finishes the creation.
-func (n *node) afterPowerCut(t *testing.T, path, note string) (writes int, err error) {
-	s := &stepper{Container: luks.At(path)}
-	err = n.afterCut(t, s, note)
-	return s.n, err
-}
-
+// afterCut checks what is promised at that point, and finishes the creation.
 func (n *node) afterCut(t *testing.T, s *stepper, note string) error {
 	h, err := s.Header()
 	if err != nil && !(note == "" && errors.Is(err, header.ErrNotLUKS)) {
@@ -135,29 +128,4 @@ func (n *node) afterCut(t *testing.T, s *stepper, note string) error {
 		err = fmt.Errorf("%d slots", len(h.Keyslots))
 	}
 	return err
-}
-
-// write writes part of a disk to a file, with holes where it is zero and nothing was.
-func write(t *testing.T, path string, part []byte, at int64) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if len(part) == powerCutSize {
-		if err := errors.Join(f.Truncate(0), f.Truncate(powerCutSize)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	zeros := make([]byte, 64<<10)
-	for off := 0; off < len(part); off += len(zeros) {
-		piece := part[off:min(off+len(zeros), len(part))]
-		if len(part) == powerCutSize && bytes.Equal(piece, zeros) {
-			continue
-		}
-		if _, err := f.WriteAt(piece, at+int64(off)); err != nil {
-			t.Fatal(err)
-		}
-	}
 }

@@ -3,11 +3,9 @@
 package keyslot_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"github.com/voluks/voluks/internal/kek/kektest"
@@ -17,30 +15,31 @@ import (
 	"github.com/voluks/voluks/luks"
 )
 
-// A hundred and more power cuts at random instants of rotations, of a move to another key and of a revocation. F29 F31 F32
+// A hundred and more power cuts at random instants of rotations, by the identity alone too, of a revocation, and of a change to other recipients. F29 F31 F32
 //
 // The kernel has logged what reached the disk and where it was told to flush (dm-log-writes). A cut leaves everything from before the last flush; of what
 // came later any part, each write whole, not at all, or torn between two sectors in either direction, as a disk with a cache of its own may. What this
 // cannot show: a disk that forgets what it has flushed (TestGuestLostWrites), half a sector, and a file system or loop device in between
 // (TestGuestPowerCutKeys of the volume).
 func TestRandomPowerCuts(t *testing.T) {
-	times := testenv.PowerCuts(t, 120)
+	times := testenv.PowerCuts(t, 100)
 	random, seed := testenv.Random(t)
 
-	r := record(t)
 	n := newNode(t)
+	r := record(t, n)
 	c := luks.At(r.Path)
+	third := kektest.NewMemory("kek-3")
 	ring := n.moving(kektest.NewMemory("kek-2"))
-	if err := errors.Join(keyslot.Format(t.Context(), c, n.Keyring, params()), keyslot.SetVolume(c, newVolume())); err != nil {
-		t.Fatal(err)
-	}
+	ring.KEK.Previous = append(ring.KEK.Previous, third.New())
 	r.Mark(t, "ready")
-	changes := keyChanges("kek-1")
-	slices.Reverse(changes[2:]) // the recovery slot and the agent's by the old key; revoked, which moves it; nothing left to move
-	changes = append(changes[:2], changes[3], changes[2], changes[1])
+	changes := map[string]keyChange{}
+	for _, change := range keyChanges("kek-1", third, n.another(t)) {
+		changes[change.name] = change
+	}
+	order := []string{"agent", "recovery", "revoke", "rekey", "rescue", "move"} // the first two by the first key
 	promised := map[string]uint64{"ready": 1}
-	for i, change := range changes {
-		k := ring
+	for i, name := range order {
+		change, k := changes[name], ring
 		if i < 2 {
 			k = n.Keyring
 		}
@@ -53,27 +52,19 @@ func TestRandomPowerCuts(t *testing.T) {
 		promised[note] = s.Generation()
 	}
 
-	var writes []testenv.Logged
-	first, base := 0, make([]byte, powerCutSize)
-	r.Replay(t, func(disk []byte, w testenv.Write) {
-		if w.Note == "" || w.Mark && w.Note == "ready" {
-			first = 0
-			copy(base, disk)
-			return
-		}
-		writes = append(writes, testenv.Logged{Write: w, Content: bytes.Clone(disk[w.From:w.To])})
-	})
+	base, writes := r.After(t, "ready")
 	if len(writes) < 60 {
 		t.Fatalf("only %d entries were logged", len(writes))
 	}
 
 	path := filepath.Join(t.TempDir(), "disk")
-	outcome := map[string]int{}
+	outcome, disk := map[string]int{}, make([]byte, powerCutSize)
 	for i := range times {
-		at := first + random.IntN(len(writes)-first)
-		disk, note := testenv.PowerOff(random, 512, base, writes[:at+1]), writes[at].Note
+		at := random.IntN(len(writes))
+		testenv.PowerOffInto(disk, random, 512, base, writes[:at+1])
+		note := writes[at].Note
 		write(t, path, disk, 0)
-		what, err := n.afterRandomCut(t, luks.At(path), ring, promised[note], changes[random.IntN(len(changes))])
+		what, err := n.afterRandomCut(t, luks.At(path), ring, promised[note], changes[order[random.IntN(len(order))]])
 		outcome[what]++
 		if err != nil {
 			t.Errorf("seed %d, cut %d, in entry %d of %d, after %q: %v", seed, i, at, len(writes), note, err)
@@ -112,7 +103,7 @@ func (n *node) afterRandomCut(t *testing.T, c keyslot.Container, ring *keyslot.K
 	default:
 		what = "in order"
 	}
-	if err := n.tidy(t, c, ring); err != nil {
+	if err := n.counts(c); err != nil {
 		return what, err
 	}
 	if err := next.do(t.Context(), c, ring); err != nil {

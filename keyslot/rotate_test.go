@@ -305,6 +305,7 @@ func TestRotateLeavesOthersAlone(t *testing.T) {
 
 // Undo destroys a slot only if the interrupted rotation can be shown to have made it.
 func TestUndo(t *testing.T) {
+	testenv.Outside(t)
 	everywhere(t, func(t *testing.T, l lab) {
 		for name, test := range map[string]struct {
 			kdf   luks.KDF
@@ -360,9 +361,9 @@ func TestUndo(t *testing.T) {
 
 // Each prover alone stops a rotation: the old slot stays, the new one is gone. F29 F31
 func TestRotateProof(t *testing.T) {
+	n := newNode(t)
 	for _, role := range roles {
 		for _, by := range []string{"libcryptsetup", "luks.go"} {
-			n := newNode(t)
 			start := realLab(t)
 			n.ready(t, start)
 			before := n.inOrder(t, start)
@@ -582,7 +583,7 @@ func TestKeysOfLUKS1(t *testing.T) {
 		}
 	}
 	write()
-	for _, change := range keyChanges("kek-2") {
+	for _, change := range keyChanges("kek-2", kektest.NewMemory("kek-3"), newNode(t)) {
 		s := &stepper{Container: luks.At(path)}
 		if err := change.do(t.Context(), s, n.Keyring); !errors.Is(err, header.ErrLUKS1) || s.n != 0 {
 			t.Errorf("%s: %d writes, %v", change.name, s.n, err)

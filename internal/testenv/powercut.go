@@ -62,13 +62,20 @@ func PowerCuts(t testing.TB, usual int) int {
 // Logged is a write with what it wrote.
 type Logged struct {
 	Write
-	Content []byte // from From to To
+	Content []byte // from From to To; nil for a mark
 }
 
 // PowerOff is what a disk has after a cut in the last of these writes: everything from before the last flush; of what came later any part, each write whole,
 // not at all, or torn between two sectors of so many bytes in either direction, as a disk with a cache of its own may. base is what it had at first.
 func PowerOff(random *rand.Rand, sector int, base []byte, writes []Logged) []byte {
-	disk := bytes.Clone(base)
+	disk := make([]byte, len(base))
+	PowerOffInto(disk, random, sector, base, writes)
+	return disk
+}
+
+// PowerOffInto is PowerOff into memory that there is already, as many cuts of a large disk would have it: in a guest each fresh page takes long.
+func PowerOffInto(disk []byte, random *rand.Rand, sector int, base []byte, writes []Logged) {
+	copy(disk, base)
 	durable := 0 // writes up to here
 	for i, w := range writes {
 		if w.Flush {
@@ -91,10 +98,10 @@ func PowerOff(random *rand.Rand, sector int, base []byte, writes []Logged) []byt
 			}
 		}
 	}
-	return disk
 }
 
 // Record makes a device of first's size on extra disk 0, with that content, and logs to extra disk 1, which takes seven times as much. It calls Guest.
+// first is the recorder's from then on: in a guest each fresh page of memory takes long.
 func Record(t testing.TB, name string, first []byte) *Recorder {
 	t.Helper()
 	size := int64(len(first))
@@ -113,7 +120,7 @@ func Record(t testing.TB, name string, first []byte) *Recorder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Recorder{name: name, log: log, first: bytes.Clone(first)}
+	r := &Recorder{name: name, log: log, first: first}
 	r.Path = DM(t, name, fmt.Sprintf("0 %d log-writes %s %s", size/512, data, log))
 	return r
 }
@@ -124,9 +131,31 @@ func (r *Recorder) Mark(t testing.TB, note string) {
 	dmsetup(t, "", "message", r.name, "0", "mark", note)
 }
 
+// After ends the recording and returns the content of the device when a mark was made, and what was written since then.
+func (r *Recorder) After(t testing.TB, note string) (base []byte, writes []Logged) {
+	t.Helper()
+	r.replay(t, func(w Write, content []byte) {
+		if w.Note == "" || w.Mark && w.Note == note {
+			copy(r.first[w.From:], content)
+			return
+		}
+		writes = append(writes, Logged{w, content})
+	})
+	return r.first, writes
+}
+
 // Replay ends the recording and calls cut with the content of the device after each write and each note, and that write with the last note before it. The
 // content is cut's to read only.
 func (r *Recorder) Replay(t testing.TB, cut func(content []byte, w Write)) {
+	t.Helper()
+	r.replay(t, func(w Write, content []byte) {
+		copy(r.first[w.From:], content)
+		cut(r.first, w)
+	})
+}
+
+// replay calls each with the writes in their order, and what was written: nothing for a note.
+func (r *Recorder) replay(t testing.TB, each func(w Write, content []byte)) {
 	t.Helper()
 	dmsetup(t, "", "remove", "--noudevsync", r.name)
 	f, err := os.Open(r.log)
@@ -155,20 +184,21 @@ func (r *Recorder) Replay(t testing.TB, cut func(content []byte, w Write)) {
 	if u64(super, 0) != magic || u64(super, 1) != 1 || unit < 512 {
 		t.Fatalf("no log: %x", super[:32])
 	}
-	now, note, at := r.first, "", unit
+	note, at := "", unit
 	for range u64(super, 2) {
 		entry := read(at, unit)
 		sector, count, flags, length := u64(entry, 0), u64(entry, 1), u64(entry, 2), u64(entry, 3)
 		at += unit
+		var content []byte
 		switch {
 		case flags&mark != 0:
 			note = string(bytes.TrimRight(entry[32:32+length], "\x00"))
 		case flags&discard != 0:
-			clear(now[sector*unit:][:count*unit])
+			content = make([]byte, count*unit)
 		default:
-			copy(now[sector*unit:], read(at, count*unit))
+			content = read(at, count*unit)
 			at += count * unit
 		}
-		cut(now, Write{From: sector * unit, To: (sector + count) * unit, Flush: flags&(flush|fua) != 0, FUA: flags&fua != 0, Mark: flags&mark != 0, Note: note})
+		each(Write{From: sector * unit, To: (sector + count) * unit, Flush: flags&(flush|fua) != 0, FUA: flags&fua != 0, Mark: flags&mark != 0, Note: note}, content)
 	}
 }

@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 
 // What the tests of this package run on is like the real thing, in everything that the package relies on: both pass the same suite.
 func TestConformanceOfTheFake(t *testing.T) {
+	testenv.Outside(t)
 	volumetest.Conformance(t, func(t *testing.T) (volume.Storage, string) {
 		m := volumetest.NewMachine(t)
 		t.Cleanup(func() {

@@ -28,7 +28,7 @@ func newRecorded(t *testing.T, size int64) *recorded {
 	t.Helper()
 	r := &recorded{real: newReal(t)}
 	blank := filepath.Join(r.root, "blank")
-	if err := os.WriteFile(blank, make([]byte, size), 0o600); err != nil {
+	if err := errors.Join(os.WriteFile(blank, nil, 0o600), os.Truncate(blank, size)); err != nil {
 		t.Fatal(err)
 	}
 	run(t, "mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-N", "128", "-J", "size=4", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", blank)

@@ -38,7 +38,9 @@ type real struct {
 	// recipient is text, for the child.
 	recipient string
 	// active is the number of the master key that wraps, once there are several; see keys.
-	active   int
+	active int
+	// lend is a file with a recovery identity that Managers get, or "".
+	lend     string
 	defaults volume.Defaults
 }
 
@@ -91,7 +93,7 @@ func (r *real) managerAt(at func(point string)) *volume.Manager {
 	return volume.New(volume.Options{
 		Paths: r.paths, Defaults: r.defaults, Log: r.log, SweepGap: time.Nanosecond, Patience: 200 * time.Millisecond, Crash: at,
 		Storage: volume.NewStorage(volume.StorageOptions{Log: r.log}), Keyring: r.keyring,
-		Backups: volume.HeaderBackups{Dir: filepath.Join(r.paths.State, "backups")},
+		Backups: volume.HeaderBackups{Dir: filepath.Join(r.paths.State, "backups")}, Identities: identitiesIn(r.lend),
 	})
 }
 
@@ -230,6 +232,7 @@ type order struct {
 	Root, Recipient, Op, Name, Holder string
 	Role, KeyID                       string // of changes of keys
 	Active                            int    // master key
+	Lend                              string // file with a recovery identity
 	Spec                              volume.Spec
 	Size                              int64  // of grow
 	KillAt                            string // a named point
@@ -247,7 +250,9 @@ func child() {
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		panic(err)
 	}
-	r := &real{root: o.Root, paths: config.PathsUnder(o.Root), recipient: o.Recipient, active: o.Active, log: slog.New(slog.DiscardHandler), defaults: realDefaults}
+	r := &real{
+		root: o.Root, paths: config.PathsUnder(o.Root), recipient: o.Recipient, active: o.Active, lend: o.Lend, log: slog.New(slog.DiscardHandler), defaults: realDefaults,
+	}
 	at := func(point string) {
 		if point == o.KillAt {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -291,7 +296,7 @@ func child() {
 // kill runs an operation in a process of its own, which kills itself at the point. It fails the test if the process does not get there.
 func (r *real) kill(point string, o order) {
 	r.t.Helper()
-	o.Root, o.Recipient, o.Active, o.KillAt = r.root, r.recipient, r.active, point
+	o.Root, o.Recipient, o.Active, o.Lend, o.KillAt = r.root, r.recipient, r.active, r.lend, point
 	text, err := json.Marshal(o)
 	if err != nil {
 		r.t.Fatal(err)
