@@ -210,7 +210,7 @@ func (v *verifier) sum(path string, inode sys.Inode, cold bool) (sum [sha256.Siz
 	}
 	defer f.Close()
 	if cold {
-		if err := sys.DropCache(f); err != nil {
+		if err := sys.ReadCold(f); err != nil {
 			return sum, err
 		}
 	}

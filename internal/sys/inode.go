@@ -174,9 +174,11 @@ func DataRange(f *os.File, off int64) (from, to int64, err error) {
 	return from, to, nil
 }
 
-// DropCache asks the kernel to forget the content of a file that is on the disk, so that reading it reads the disk.
-func DropCache(f *os.File) error {
-	return control(f, func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
+// ReadCold asks the kernel to forget the content of a file that is on the disk, so that reading it reads the disk, and that far ahead.
+func ReadCold(f *os.File) error {
+	return control(f, func(fd int) error {
+		return errors.Join(unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED), unix.Fadvise(fd, 0, 0, unix.FADV_SEQUENTIAL))
+	})
 }
 
 // SyncFilesystem makes everything durable that was written to the file system of f.
