@@ -360,7 +360,7 @@ func (target Target) wiped(t *testing.T) {
 	defer stopCollector()()
 	runtime.GC()
 	before := lockedMemory(t)
-	for range 5 {
+	for range 2 {
 		use()
 	}
 	if after := lockedMemory(t); after != before {
