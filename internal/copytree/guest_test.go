@@ -40,7 +40,7 @@ func TestPowerCuts(t *testing.T) {
 	}
 	base, err := os.ReadFile(blank)
 	must(t, err)
-	r := testenv.Record(t, "copytree-recorded", base)
+	r := testenv.Record(t, "copytree-recorded", bytes.Clone(base)) // which it keeps
 
 	disk := filepath.Join(t.TempDir(), "disk")
 	must(t, os.Mkdir(disk, 0o700))
