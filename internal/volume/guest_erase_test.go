@@ -84,8 +84,9 @@ func findRaw(t *testing.T, disk string, pieces [][]byte) (found int) {
 		overlap = 64
 	)
 	seen := map[int]bool{}
+	buf := make([]byte, chunk+overlap)
 	for at := int64(0); at < d.Size(); at += chunk {
-		b := make([]byte, min(chunk+overlap, d.Size()-at))
+		b := buf[:min(chunk+overlap, d.Size()-at)]
 		if _, err := d.ReadAt(b, at); err != nil {
 			t.Fatal(err)
 		}
