@@ -129,12 +129,15 @@ func volumeHint(err *volume.Error) []string {
 	}
 	switch err.Code {
 	case volume.CodeNotFound:
+		if err.Op == volume.OpImport {
+			return nil
+		}
 		if err.Op == "find" || err.Op == "undelete" || err.Op == volume.ActionErase {
 			return []string{"voluks volume ls --removed", "a volume that was not removed is removed first: voluks volume rm NAME"}
 		}
 		return []string{"voluks volume ls"}
 	case volume.CodeExists:
-		if err.Op == "undelete" {
+		if err.Op == "undelete" || err.Op == volume.OpImport {
 			return []string{"voluks volume ls"}
 		}
 		return []string{inspect, "options are fixed when a volume is made: use another name, or copy the data over"}

@@ -25,6 +25,7 @@ file). To change one, make another volume and copy the data.
 			volumeGrowCommand(e),
 			volumeTrimCommand(e),
 			volumeMigrateCommand(e),
+			volumeImportCommand(e),
 			volumeRmCommand(e),
 			volumeUndeleteCommand(e),
 			volumeEraseCommand(e),

@@ -3,6 +3,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ func (realBackings) At(p Place) Backing {
 	case BackingLVM:
 		return realLV{backing.LVAt(p.VG, p.Pool, p.UUID)}
 	}
-	return realImage{backing.At(filepath.Join(p.Dir, imageFile)), filepath.Join(p.Dir, newImageFile)}
+	return realImage{backing.At(filepath.Join(p.Dir, cmp.Or(p.File, imageFile))), filepath.Join(p.Dir, newImageFile)}
 }
 
 func (realBackings) Identify(path string) (sys.BlockID, error) { return backing.Identify(path) }

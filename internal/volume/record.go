@@ -114,7 +114,7 @@ func (m *Manager) vacant(name string) error {
 	}
 	for _, file := range left {
 		if !strings.HasPrefix(file, "."+recordFile) {
-			return &damagedError{filepath.Join(dir, recordFile), fmt.Errorf("it is gone, and there is %q beside it: put the record back, or move %s away", file, dir)}
+			return &damagedError{filepath.Join(dir, recordFile), fmt.Errorf("it is gone, and there is %q beside it: make it again with `voluks volume import`, put it back, or move %s away", file, dir)}
 		}
 	}
 	return nil

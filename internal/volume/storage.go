@@ -28,6 +28,7 @@ type Storage struct {
 type Place struct {
 	Kind   string      // of backing, such as BackingImage
 	Dir    string      // the directory of the volume or tombstone, in which an image lies
+	File   string      // name of an image that is not in its place yet; "": the one that it has there
 	UUID   string      // of the container; a logical volume has it in its name
 	Device string      // path of a device
 	ID     sys.BlockID // what a device is known by

@@ -3,6 +3,7 @@
 package volumetest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ func (p backings) At(place volume.Place) volume.Backing {
 	case volume.BackingLVM:
 		return logical{p.process, place}
 	}
-	return image{p.process, filepath.Join(place.Dir, "image")}
+	return image{p.process, filepath.Join(place.Dir, cmp.Or(place.File, "image"))}
 }
 
 type image struct {

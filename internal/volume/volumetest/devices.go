@@ -114,10 +114,25 @@ func (p backings) Identify(path string) (sys.BlockID, error) {
 		return sys.BlockID{}, err
 	}
 	defer unlock()
-	if d := p.m.devices[path]; d != nil {
+	if d := p.m.device(path); d != nil {
 		return d.id, nil
 	}
 	return sys.BlockID{}, &os.PathError{Op: "stat", Path: path, Err: fs.ErrNotExist}
+}
+
+// device finds a disk by a name that stays with it, or a logical volume by its node.
+func (f *Machine) device(path string) *block {
+	if d := f.devices[path]; d != nil {
+		return d
+	}
+	for _, group := range f.groups {
+		for _, l := range group {
+			if l.Name == path {
+				return l
+			}
+		}
+	}
+	return nil
 }
 
 type device struct {
@@ -132,7 +147,7 @@ func (p device) find(ctx context.Context) (*block, error) {
 		return nil, err
 	}
 	defer unlock()
-	d := p.m.devices[p.place.Device]
+	d := p.m.device(p.place.Device)
 	if d == nil {
 		return nil, &os.PathError{Op: "stat", Path: p.place.Device, Err: fs.ErrNotExist}
 	}
