@@ -5,10 +5,10 @@ package headerbackup
 import (
 	"bytes"
 	"compress/gzip"
+	_ "embed" // zeros
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	"github.com/voluks/voluks/internal/recovery"
@@ -23,6 +23,7 @@ var ErrUnreadable = errors.New("not a readable header backup")
 // encode returns the content of a backup file.
 func encode(i *Image, taken time.Time, recipients []recovery.Recipient) ([]byte, error) {
 	var out bytes.Buffer
+	out.Grow(len(i.raw) + 64<<10) // key material does not get smaller
 	w, err := recovery.Encrypt(&out, recipients)
 	if err != nil {
 		return nil, err
@@ -39,7 +40,7 @@ func encode(i *Image, taken time.Time, recipients []recovery.Recipient) ([]byte,
 const unit = 1 << 20
 
 // compress writes gzip. A header area is almost all zeros, at its end, and compressing those would take twenty times as long as the rest; gzip files can be
-// put one behind the other, so a compressed MiB of zeros is made once and written many times.
+// put one behind the other, so a MiB of zeros that is compressed already is written many times.
 func compress(w io.Writer, i *Image, taken time.Time) error {
 	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
 	if err != nil {
@@ -50,27 +51,27 @@ func compress(w io.Writer, i *Image, taken time.Time) error {
 		return err
 	}
 	rest := i.size - int64(len(i.raw))
-	if _, err := z.Write(make([]byte, rest%unit)); err != nil {
-		return err
+	blank := make([]byte, 16<<10)
+	for left := rest % unit; left > 0; left -= min(left, int64(len(blank))) {
+		if _, err := z.Write(blank[:min(left, int64(len(blank)))]); err != nil {
+			return err
+		}
 	}
 	if err := z.Close(); err != nil {
 		return err
 	}
 	for range rest / unit {
-		if _, err := w.Write(zeros()); err != nil {
+		if _, err := w.Write(zeros); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-var zeros = sync.OnceValue(func() []byte {
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	_, _ = z.Write(make([]byte, unit)) // a bytes.Buffer takes everything
-	_ = z.Close()
-	return b.Bytes()
-})
+// zeros is unit zeros, compressed. It is there ready-made since each worker takes one backup and would make it anew: head -c 1048576 /dev/zero | gzip -9n
+//
+//go:embed zeros.gz
+var zeros []byte
 
 // decode is the inverse of encode. It trusts nothing: age says that the file is whole, not who made it.
 func decode(file []byte, identities []recovery.Identity) (*Image, error) {
