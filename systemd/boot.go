@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"os"
@@ -30,6 +31,7 @@ const (
 	MaxBootTimeout = 24 * time.Hour
 
 	longestUnit = 255 // bytes of a unit's name
+	lanes       = 4   // of volumes that are opened at the same time; the unit of volumes says how
 	ourSection  = "X-Voluks"
 	dropIn      = "50-voluks-boot.conf"
 	target      = "remote-fs.target"
@@ -90,11 +92,18 @@ func (b BootMount) Units() ([]Unit, error) {
 	if b.Network {
 		volume = append(volume, o("Unit", "Wants", "network-online.target"), o("Unit", "After", "network-online.target"))
 	}
-	volume = append(volume, o("Service", "Environment", "VOLUKS_BOOT_TIMEOUT="+b.Timeout.String()))
+	volume = append(volume, o("Service", "Environment", fmt.Sprintf("VOLUKS_BOOT_TIMEOUT=%v VOLUKS_BOOT_LANE=%d", b.Timeout, lane(b.Volume))))
 	return []Unit{
 		{Name: b.Name(), Content: text(mount), WantedBy: []string{"multi-user.target"}},
 		{Name: filepath.Join(VolumeUnit(b.Volume)+".d", dropIn), Content: text(volume)},
 	}, nil
+}
+
+// lane spreads volumes over the lanes.
+func lane(volume string) uint32 {
+	h := fnv.New32a()
+	io.WriteString(h, volume)
+	return h.Sum32() % lanes
 }
 
 func text(options []*unit.UnitOption) string {
@@ -244,7 +253,7 @@ func readMount(path string) (BootMount, error) {
 		return b, err
 	}
 	_, b.Network = volume["Unit.Wants"]
-	_, timeout, _ := strings.Cut(volume["Service.Environment"], "=")
+	timeout, _, _ := strings.Cut(strings.TrimPrefix(volume["Service.Environment"], "VOLUKS_BOOT_TIMEOUT="), " ")
 	if b.Timeout, err = time.ParseDuration(timeout); err != nil {
 		return b, fmt.Errorf("read the drop-in of %s: %w", VolumeUnit(b.Volume), err)
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -43,7 +44,7 @@ Volume=pg-1
 	if want := `srv-100\x25-my\x20data.mount`; units[0].Name != want || units[0].Content != mount {
 		t.Errorf("%s:\n%s\nwant %s:\n%s", units[0].Name, units[0].Content, want, mount)
 	}
-	if want := "voluks-volume@pg-1.service.d/50-voluks-boot.conf"; units[1].Name != want || !strings.Contains(units[1].Content, "\nEnvironment=VOLUKS_BOOT_TIMEOUT=1m30s\n") ||
+	if want := "voluks-volume@pg-1.service.d/50-voluks-boot.conf"; units[1].Name != want || !regexp.MustCompile(`\nEnvironment=VOLUKS_BOOT_TIMEOUT=1m30s VOLUKS_BOOT_LANE=[0-3]\n`).MatchString(units[1].Content) ||
 		strings.Contains(units[1].Content, "network") {
 		t.Errorf("%s:\n%s", units[1].Name, units[1].Content)
 	}

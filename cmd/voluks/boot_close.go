@@ -90,9 +90,6 @@ type closer interface {
 	Settle(ctx context.Context, name string) error
 }
 
-// together is how many volumes are closed at one time.
-const together = 8
-
 // closeAll closes what can be closed now. The error joins what keeps each of the others.
 func closeAll(ctx context.Context, m closer) error {
 	infos, err := m.List(ctx)
@@ -102,11 +99,8 @@ func closeAll(ctx context.Context, m closer) error {
 	var errs []error
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	room := make(chan struct{}, together)
 	each := func(f func() error) {
 		wg.Go(func() {
-			room <- struct{}{}
-			defer func() { <-room }()
 			if err := f(); err != nil {
 				mu.Lock()
 				defer mu.Unlock()

@@ -56,6 +56,7 @@ func (e *env) bootOpen(ctx context.Context, name string, timeout time.Duration) 
 	ctx, cancel = context.WithTimeout(ctx, timeout+lastTry)
 	defer cancel()
 	e.impatient = true
+	turn := e.turn()
 	log := e.logger()
 	notify := systemd.Notifier{Log: log}
 	go extend(ctx, notify)
@@ -63,6 +64,7 @@ func (e *env) bootOpen(ctx context.Context, name string, timeout time.Duration) 
 		_, err := m.Mount(ctx, name, bootHolder(name))
 		return err
 	}, func(err error, left time.Duration) {
+		turn.Close()
 		log.Info("waiting for the key", "volume", name, "error", err, "left", left.Round(time.Second))
 		notify.Status("waiting for the key of %s: %v", name, err)
 	})
@@ -129,6 +131,7 @@ func (e *env) bootRelease(ctx context.Context, name string) error {
 	// What is still to be written may take its time.
 	ctx, stop := context.WithTimeout(ctx, longestRelease)
 	defer stop()
+	e.turn()
 	go extend(ctx, systemd.Notifier{Log: e.logger()})
 	var held *volume.HeldError
 	err = m.Unmount(ctx, name, bootHolder(name).ID)

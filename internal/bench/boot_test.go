@@ -63,7 +63,7 @@ func bootDisk(t *testing.T) {
 // bootVolumes makes the volumes with their mount units, all of which run in a slice of 128 MB, and returns the units.
 func bootVolumes(t *testing.T) (units []string) {
 	t.Helper()
-	write(t, "/run/systemd/system/bench.slice", fmt.Sprintf("[Slice]\nMemoryHigh=%d\nMemorySwapMax=0\n", memory))
+	write(t, "/run/systemd/system/bench.slice", fmt.Sprintf("[Slice]\nMemoryMax=%d\nMemorySwapMax=0\n", memory))
 	write(t, "/run/systemd/system/voluks-volume@.service.d/bench.conf", "[Service]\nSlice=bench.slice\n")
 	for i := range volumes {
 		name := fmt.Sprintf("v%d", i)

@@ -71,6 +71,9 @@ func (p Paths) Lock(name string) string { return filepath.Join(p.Run, "locks", n
 // lies outside the directory of Lock, where a volume could be called "node".
 func (p Paths) NodeLock() string { return filepath.Join(p.Run, "node.lock") }
 
+// Lane is a lock that volumes take turns with at boot. The unit of volumes has the path too.
+func (p Paths) Lane(number string) string { return filepath.Join(p.Run, "lane."+number) }
+
 // AgentLock is held by the one running agent.
 func (p Paths) AgentLock() string { return filepath.Join(p.Run, "agent.lock") }
 
