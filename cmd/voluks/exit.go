@@ -105,7 +105,6 @@ var exitsOf = map[string][]int{
 	"voluks header restore": {exitNotFound, exitInUse, exitLocked, exitRefused, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 
 	"voluks volume import":  {exitNotFound, exitExists, exitInUse, exitLocked, exitDamaged, exitUnsupported, exitTimeout, exitConfig, exitInterrupted},
-	"voluks volume migrate": {exitNotFound, exitExists, exitInUse, exitLocked, exitRefused, exitDamaged, exitNoSpace, exitUnsupported, exitTimeout, exitConfig, exitInterrupted},
 
 	"voluks recovery show":    {exitConfig},
 	"voluks recovery split":   {exitExists, exitRefused, exitInterrupted},
