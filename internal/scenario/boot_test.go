@@ -112,7 +112,9 @@ func writeFile(t *testing.T, path, content string) {
 func keyService(t *testing.T, how string) {
 	t.Helper()
 	writeFile(t, "/etc/voluks/kek-mode", how+"\n")
-	output(t, "systemctl", map[string]string{"on": "enable", "off": "disable"}[how], "--now", "--quiet", "tangd.socket")
+	// Without a reload of systemd: that forgets by how much a unit's time to start was extended, and ends a unit that waits for its key.
+	output(t, "systemctl", map[string]string{"on": "enable", "off": "disable"}[how], "--no-reload", "--quiet", "tangd.socket")
+	output(t, "systemctl", map[string]string{"on": "start", "off": "stop"}[how], "tangd.socket")
 }
 
 // execTable is the provider of the program.
