@@ -30,8 +30,9 @@ const (
 	// MaxBootTimeout is the other bound.
 	MaxBootTimeout = 24 * time.Hour
 
-	longestUnit = 255 // bytes of a unit's name
-	lanes       = 4   // of volumes that are opened at the same time; the unit of volumes says how
+	longestUnit = 255             // bytes of a unit's name
+	lanes       = 4               // of volumes that are opened at the same time; the unit of volumes says how
+	turns       = 5 * time.Minute // for a volume to get its turn and be opened, without its wait for a key
 	ourSection  = "X-Voluks"
 	dropIn      = "50-voluks-boot.conf"
 	target      = "remote-fs.target"
@@ -92,6 +93,8 @@ func (b BootMount) Units() ([]Unit, error) {
 	if b.Network {
 		volume = append(volume, o("Unit", "Wants", "network-online.target"), o("Unit", "After", "network-online.target"))
 	}
+	// systemd forgets by how much this was extended when it is told to read its units again, so it must do without.
+	volume = append(volume, o("Service", "TimeoutStartSec", fmt.Sprint(int((b.Timeout+turns).Seconds()))))
 	volume = append(volume, o("Service", "Environment", fmt.Sprintf("VOLUKS_BOOT_TIMEOUT=%v VOLUKS_BOOT_LANE=%d", b.Timeout, lane(b.Volume))))
 	return []Unit{
 		{Name: b.Name(), Content: text(mount), WantedBy: []string{"multi-user.target"}},
