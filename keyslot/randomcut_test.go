@@ -61,7 +61,7 @@ func TestRandomPowerCuts(t *testing.T) {
 	outcome, disk := map[string]int{}, make([]byte, powerCutSize)
 	for i := range times {
 		at := random.IntN(len(writes))
-		testenv.PowerOffInto(disk, random, 512, base, writes[:at+1])
+		testenv.PowerOff(disk, random, 512, base, writes[:at+1])
 		note := writes[at].Note
 		write(t, path, disk, 0)
 		what, err := n.afterRandomCut(t, luks.At(path), ring, promised[note], changes[order[random.IntN(len(order))]])

@@ -9,15 +9,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // Process is a process that uses something.
 type Process struct {
 	PID  int    // in this namespace
 	Comm string // the command's name
-	How  string // "open file", "working directory", "root directory", "program", "mapped file", "mounted at PATH"
+	How  string // "open file", "working directory", "root directory", "program", "mapped file"
 }
 
 // String says it for people.
@@ -51,7 +49,8 @@ func ProcessesUsing(mountpoint string) []Process {
 		}
 		dir := filepath.Join("/proc", e.Name())
 		if how := usage(dir, mount); how != "" {
-			users = append(users, process(pid, how))
+			comm, _ := os.ReadFile(filepath.Join(dir, "comm"))
+			users = append(users, Process{PID: pid, Comm: strings.TrimSpace(string(comm)), How: how})
 		}
 	}
 	return users
@@ -83,101 +82,4 @@ func usage(dir string, m *MountInfo) string {
 	return ""
 }
 
-// ProcessesOpening returns the processes that have a file open or mapped, or are in a directory, of which match says that it is meant, whatever path they know
-// it by: containers have mounts of their own. What cannot be seen is left out.
-func ProcessesOpening(match func(dev, ino uint64) bool) []Process {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
-	var users []Process
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		if how := opening(filepath.Join("/proc", e.Name()), match); how != "" {
-			users = append(users, process(pid, how))
-		}
-	}
-	return users
-}
-
-func opening(dir string, match func(dev, ino uint64) bool) string {
-	opened := func(link string) bool {
-		var st unix.Stat_t
-		return unix.Stat(filepath.Join(dir, link), &st) == nil && match(st.Dev, st.Ino)
-	}
-	for _, link := range [][2]string{{"cwd", "working directory"}, {"root", "root directory"}, {"exe", "program"}} {
-		if opened(link[0]) {
-			return link[1]
-		}
-	}
-	fds, _ := os.ReadDir(filepath.Join(dir, "fd"))
-	for _, fd := range fds {
-		if opened("fd/" + fd.Name()) {
-			return "open file"
-		}
-	}
-	maps, _ := os.ReadFile(filepath.Join(dir, "maps"))
-	for line := range bytes.Lines(maps) {
-		var major, minor uint32
-		var ino uint64
-		if f := bytes.Fields(line); len(f) >= 6 {
-			_, err1 := fmt.Sscanf(string(f[3]), "%x:%x", &major, &minor)
-			_, err2 := fmt.Sscanf(string(f[4]), "%d", &ino)
-			if err1 == nil && err2 == nil && ino != 0 && match(unix.Mkdev(major, minor), ino) {
-				return "mapped file"
-			}
-		}
-	}
-	return ""
-}
-
-func process(pid int, how string) Process {
-	comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	return Process{PID: pid, Comm: strings.TrimSpace(string(comm)), How: how}
-}
-
-// ProcessesMounting returns processes, one of each mount namespace, that have the directory or a part of it mounted somewhere: containers with a bind mount of
-// it. A mount that this process has too, at the same place, is no use: private namespaces of services begin as copies. An error wraps ErrUnknown.
-func ProcessesMounting(dir string) ([]Process, error) {
-	own, err := MountInfoOf("self")
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", err, ErrUnknown)
-	}
-	all, err := MountNamespaces()
-	if err != nil {
-		return nil, err
-	}
-	return mounting(dir, own, all), nil
-}
-
-func mounting(dir string, own []MountInfo, all []MountNamespace) []Process {
-	type mount struct {
-		major, minor     uint32
-		root, mountpoint string
-	}
-	known := map[mount]bool{}
-	var on MountInfo // that dir lies on
-	for _, m := range own {
-		known[mount{m.Major, m.Minor, m.Root, m.Mountpoint}] = true
-		if below(dir, strings.TrimSuffix(m.Mountpoint, "/")) && len(m.Mountpoint) >= len(on.Mountpoint) {
-			on = m
-		}
-	}
-	inside := filepath.Join(on.Root, strings.TrimPrefix(dir, strings.TrimSuffix(on.Mountpoint, "/"))) // of dir, in its file system
-	var users []Process
-	for _, ns := range all {
-		for _, m := range ns.Mounts {
-			if m.Major == on.Major && m.Minor == on.Minor && below(m.Root, inside) && !known[mount{m.Major, m.Minor, m.Root, m.Mountpoint}] && len(ns.PIDs) > 0 {
-				users = append(users, process(ns.PIDs[0], "mounted at "+m.Mountpoint))
-				break
-			}
-		}
-	}
-	return users
-}
-
-// below tells whether a path is a directory or lies in it; the root is "".
 func below(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }

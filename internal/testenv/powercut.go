@@ -65,16 +65,10 @@ type Logged struct {
 	Content []byte // from From to To; nil for a mark
 }
 
-// PowerOff is what a disk has after a cut in the last of these writes: everything from before the last flush; of what came later any part, each write whole,
-// not at all, or torn between two sectors of so many bytes in either direction, as a disk with a cache of its own may. base is what it had at first.
-func PowerOff(random *rand.Rand, sector int, base []byte, writes []Logged) []byte {
-	disk := make([]byte, len(base))
-	PowerOffInto(disk, random, sector, base, writes)
-	return disk
-}
-
-// PowerOffInto is PowerOff into memory that there is already, as many cuts of a large disk would have it: in a guest each fresh page takes long.
-func PowerOffInto(disk []byte, random *rand.Rand, sector int, base []byte, writes []Logged) {
+// PowerOff fills disk with what one has after a cut in the last of these writes: everything from before the last flush; of what came later any part, each
+// write whole, not at all, or torn between two sectors of so many bytes in either direction, as a disk with a cache of its own may. base is what it had at
+// first. The memory is the caller's, since in a guest each fresh page takes long.
+func PowerOff(disk []byte, random *rand.Rand, sector int, base []byte, writes []Logged) {
 	copy(disk, base)
 	durable := 0 // writes up to here
 	for i, w := range writes {
