@@ -50,10 +50,10 @@ modules_dir() {
 }
 
 # claim_cpu: sets cpu to the processor for the guest that is started next, the one with the fewest guests. The kernel of a guest and what runs in it hand over
-# to each other at every system call, and never run both; across two processors that takes twice the time. The claim is a lock on a descriptor, which the
-# guest inherits.
+# to each other at every system call, and never run both; across two processors that takes twice the time. The claim is a lock on the descriptor claim, which
+# the guest inherits, and which the caller closes then: a helper that outlives the guest must not hold it.
 claim_cpu() {
-	local allowed range all=() level claim
+	local allowed range all=() level
 	allowed=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' "/proc/$$/status")
 	for range in ${allowed//,/ }; do
 		mapfile -t -O "${#all[@]}" all < <(seq "${range%-*}" "${range#*-}")
@@ -67,6 +67,7 @@ claim_cpu() {
 		done
 	done
 	cpu=$allowed
+	exec {claim}</dev/null
 }
 
 # A guest is a process group of its own (setsid): its helpers outlive its main process and hold the disks.
