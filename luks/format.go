@@ -5,8 +5,8 @@ package luks
 import (
 	"errors"
 	"fmt"
-	"regexp"
 
+	"github.com/voluks/voluks/internal/lateregexp"
 	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/luks/header"
@@ -22,11 +22,11 @@ type FormatParams struct {
 	Key              *secret.Key // at least 32 random bytes
 }
 
-var lowerUUID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+var lowerUUID = lateregexp.New(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 func (p *FormatParams) check() error {
 	switch {
-	case !lowerUUID.MatchString(p.UUID):
+	case !lowerUUID().MatchString(p.UUID):
 		return fmt.Errorf("UUID %.40q is not of the form 01234567-89ab-cdef-0123-456789abcdef", p.UUID)
 	case len(p.Label) > 47 || len(p.Subsystem) > 47:
 		return errors.New("label and subsystem may have 47 bytes")

@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 )
@@ -59,7 +61,6 @@ Set up this node, start the agent, and use a volume:
 	for _, c := range app.Commands {
 		complete(c, app.Name)
 	}
-	app.CustomAppHelpTemplate = appHelp(app)
 	return app
 }
 
@@ -72,13 +73,11 @@ func complete(c *cli.Command, parent string) {
 	c.HideHelpCommand = true
 	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return &usageError{command: name, text: err.Error()} }
 	if len(c.Subcommands) == 0 {
-		c.CustomHelpTemplate = commandHelp(c, name)
 		return
 	}
 	for _, sub := range c.Subcommands {
 		complete(sub, name)
 	}
-	c.CustomHelpTemplate = groupHelp(c, name)
 	c.Action = func(ctx *cli.Context) error {
 		return &usageError{command: name, text: name + " needs a command" + didYouMean("", commandNames(c.Subcommands))}
 	}
@@ -91,6 +90,9 @@ func runApp(ctx context.Context, args []string, e *env) error {
 	words, err := normalize(app, args[1:])
 	if err != nil {
 		return err
+	}
+	if len(words) == 1 || slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(strings.TrimLeft(w, "-"), "h") }) {
+		explain(app)
 	}
 	if len(words) == 1 {
 		app.Writer = e.stderr

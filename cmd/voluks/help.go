@@ -4,15 +4,36 @@ package main
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/voluks/voluks/internal/lateregexp"
 )
 
 // The help texts are rendered here and not by cli's templates, which show a repeatable flag twice and cannot have a section of exit statuses. The result is
 // a template without actions.
+
+// explain gives the program and all commands their help. It is as much work as many a command, so whoever shows no help does without.
+func explain(app *cli.App) {
+	app.CustomAppHelpTemplate = appHelp(app)
+	for _, c := range app.Commands {
+		explainCommand(c, app.Name)
+	}
+}
+
+func explainCommand(c *cli.Command, parent string) {
+	name := parent + " " + c.Name
+	if len(c.Subcommands) == 0 {
+		c.CustomHelpTemplate = commandHelp(c, name)
+		return
+	}
+	c.CustomHelpTemplate = groupHelp(c, name)
+	for _, sub := range c.Subcommands {
+		explainCommand(sub, name)
+	}
+}
 
 // appHelp is the help of the program.
 func appHelp(app *cli.App) string {
@@ -70,7 +91,7 @@ func commandText(commands []*cli.Command) string {
 	})
 }
 
-var placeholder = regexp.MustCompile("`([^`]*)`")
+var placeholder = lateregexp.New("`([^`]*)`")
 
 func optionText(flags []cli.Flag) string {
 	return columns(func(w *tabwriter.Writer) {
@@ -101,7 +122,7 @@ func flagText(f cli.DocGenerationFlag) (name, value, usage string) {
 		names = append(names, strings.Repeat("-", min(len(n), 2))+n)
 	}
 	usage = f.GetUsage()
-	if m := placeholder.FindStringSubmatch(usage); m != nil {
+	if m := placeholder().FindStringSubmatch(usage); m != nil {
 		value, usage = m[1], strings.ReplaceAll(usage, "`", "")
 	}
 	if v := f.GetValue(); f.TakesValue() && v != "" && !strings.Contains(usage, "otherwise") {

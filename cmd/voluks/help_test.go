@@ -12,6 +12,7 @@ import (
 // Every help teaches with an example and ends with the exit statuses, and fits a terminal.
 func TestHelp(t *testing.T) {
 	app := newApp(newEnv())
+	explain(app)
 	texts := map[string]string{"voluks": app.CustomAppHelpTemplate}
 	leaves := map[string]bool{}
 	var walk func(parent string, commands []*cli.Command)

@@ -8,18 +8,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"strconv"
 
+	"github.com/voluks/voluks/internal/lateregexp"
 	"github.com/voluks/voluks/internal/sys/tool"
 )
 
 // lvmName is what LVM takes as the name of a group, pool or volume; with its own rule that no name begins with a dash, none is taken for an option.
-var lvmName = regexp.MustCompile(`^[a-zA-Z0-9_+.][a-zA-Z0-9_+.-]{0,126}$`)
+var lvmName = lateregexp.New(`^[a-zA-Z0-9_+.][a-zA-Z0-9_+.-]{0,126}$`)
 
 // CheckLVMName refuses what cannot be the name of a volume group or thin pool.
 func CheckLVMName(name string) error {
-	if !lvmName.MatchString(name) || name == "." || name == ".." {
+	if !lvmName().MatchString(name) || name == "." || name == ".." {
 		return fmt.Errorf("%q is no name of LVM: letters, digits and _ + . - are, and no dash in front", name)
 	}
 	return nil

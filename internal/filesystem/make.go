@@ -7,15 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/voluks/voluks/internal/lateregexp"
 	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/internal/sys/tool"
 )
 
-var uuidPattern = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+var uuidPattern = lateregexp.New(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // Make makes the file system on the block device dev. It needs s.UUID (lower case, 36 characters). mkfs inherits extra, so that locks among them are held
 // until it has ended.
@@ -84,7 +84,7 @@ func mkfsArgs(s Spec) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !uuidPattern.MatchString(s.UUID) {
+	if !uuidPattern().MatchString(s.UUID) {
 		return nil, fmt.Errorf("UUID %q: must be given, in lower case", s.UUID)
 	}
 	if n := maxLabel(s.Type); len(s.Label) > n {

@@ -37,7 +37,7 @@ func (s *Store) Volumes() ([]string, error) {
 	}
 	var uuids []string
 	for _, e := range entries {
-		if e.IsDir() && uuidPattern.MatchString(e.Name()) {
+		if e.IsDir() && uuidPattern().MatchString(e.Name()) {
 			uuids = append(uuids, e.Name())
 		}
 	}

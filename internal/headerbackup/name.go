@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/voluks/voluks/internal/lateregexp"
 )
 
 // Name is what the name of a backup file says, all of it public: for example
@@ -27,7 +29,7 @@ const (
 	timeLayout = "20060102T150405Z"
 )
 
-var namePattern = regexp.MustCompile(`^g(\d{8,20})-e(\d{1,20})-(\d{8}T\d{6}Z)-([0-9a-f]{16})` + regexp.QuoteMeta(suffix) + `$`)
+var namePattern = lateregexp.New(`^g(\d{8,20})-e(\d{1,20})-(\d{8}T\d{6}Z)-([0-9a-f]{16})` + regexp.QuoteMeta(suffix) + `$`)
 
 // String returns the file name.
 func (n Name) String() string {
@@ -36,7 +38,7 @@ func (n Name) String() string {
 
 // ParseName reads the name of a backup file; false for any other name.
 func ParseName(s string) (Name, bool) {
-	m := namePattern.FindStringSubmatch(s)
+	m := namePattern().FindStringSubmatch(s)
 	if m == nil {
 		return Name{}, false
 	}

@@ -8,10 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"time"
 
 	"github.com/voluks/voluks/internal/crashpoint"
+	"github.com/voluks/voluks/internal/lateregexp"
 	"github.com/voluks/voluks/internal/recovery"
 	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/luks/header"
@@ -44,11 +44,11 @@ func New(o Options) *Store {
 	return &Store{o}
 }
 
-var uuidPattern = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+var uuidPattern = lateregexp.New(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // folder returns the directory of a volume below root. A UUID comes from a header, which anybody may have written, and becomes part of a path.
 func folder(root, uuid string) (string, error) {
-	if !uuidPattern.MatchString(uuid) {
+	if !uuidPattern().MatchString(uuid) {
 		return "", fmt.Errorf("%.60q is not a UUID in lower case", uuid)
 	}
 	return filepath.Join(root, uuid), nil

@@ -116,7 +116,7 @@ func (p *provider) mine(b kek.Binding, ref kek.Ref, wrap []byte) error {
 
 // wrapped names the key and its material that an answer says it was wrapped with.
 func (p *provider) wrapped(blob []byte, keyID, material *string) (kek.Ref, error) {
-	if match := keyARN.FindStringSubmatch(aws.ToString(keyID)); match == nil || match[2] != p.ref.ID {
+	if match := keyARN().FindStringSubmatch(aws.ToString(keyID)); match == nil || match[2] != p.ref.ID {
 		return kek.Ref{}, p.at.Bad("key_id", "KMS used another key than was asked for: %q", aws.ToString(keyID))
 	}
 	ref := p.ref

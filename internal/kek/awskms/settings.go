@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -18,24 +17,25 @@ import (
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/wire"
+	"github.com/voluks/voluks/internal/lateregexp"
 )
 
 var (
-	bareID = regexp.MustCompile(`^[A-Za-z0-9-]{1,128}$`)
-	keyARN = regexp.MustCompile(`^arn:[a-z0-9-]+:kms:([a-z0-9-]+):[0-9]{12}:key/([A-Za-z0-9-]{1,128})$`)
-	alias  = regexp.MustCompile(`(^|:)alias/`)
+	bareID = lateregexp.New(`^[A-Za-z0-9-]{1,128}$`)
+	keyARN = lateregexp.New(`^arn:[a-z0-9-]+:kms:([a-z0-9-]+):[0-9]{12}:key/([A-Za-z0-9-]{1,128})$`)
+	alias  = lateregexp.New(`(^|:)alias/`)
 )
 
 // key returns the ID of the key, which is unique wherever it is, and the region that the ARN names.
 func key(at kek.Table, keyID string) (id, region string, err error) {
-	if match := keyARN.FindStringSubmatch(keyID); match != nil {
+	if match := keyARN().FindStringSubmatch(keyID); match != nil {
 		return match[2], match[1], nil
 	}
 	switch {
-	case alias.MatchString(keyID):
+	case alias().MatchString(keyID):
 		return "", "", at.Bad("key_id", `%q is an alias, which may point to another key tomorrow: write the ARN of the key that it points to now ("aws kms describe-key --key-id %s")`,
 			keyID, keyID)
-	case !bareID.MatchString(keyID):
+	case !bareID().MatchString(keyID):
 		return "", "", at.Bad("key_id", "%q is not the ARN or the ID of a KMS key", keyID)
 	}
 	return keyID, "", nil

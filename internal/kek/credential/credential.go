@@ -13,12 +13,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"time"
 
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/local"
 	"github.com/voluks/voluks/internal/kek/subprocess"
+	"github.com/voluks/voluks/internal/lateregexp"
 	"github.com/voluks/voluks/internal/secret"
 )
 
@@ -44,14 +44,14 @@ type Settings struct {
 	TPM2Device string
 }
 
-var credentialName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$`)
+var credentialName = lateregexp.New(`^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$`)
 
 func (s *Settings) check() error {
 	if s.Name == "" {
 		s.Name = DefaultName
 	}
 	switch {
-	case !credentialName.MatchString(s.Name):
+	case !credentialName().MatchString(s.Name):
 		return s.At.Bad("name", "%q is not the name of a credential", s.Name)
 	case !filepath.IsAbs(s.Path):
 		return s.At.Bad("path", "%q is not the absolute path of an encrypted credential", s.Path)

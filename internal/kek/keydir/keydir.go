@@ -16,13 +16,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"syscall"
 
 	"github.com/voluks/voluks/internal/atomicfile"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/keyfile"
 	"github.com/voluks/voluks/internal/kek/local"
+	"github.com/voluks/voluks/internal/lateregexp"
 	"github.com/voluks/voluks/internal/secret"
 	"github.com/voluks/voluks/internal/sys"
 )
@@ -34,8 +34,8 @@ const (
 )
 
 var (
-	markForm = regexp.MustCompile(`^voluks key directory ([0-9a-f]{16})\n$`)
-	uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	markForm = lateregexp.New(`^voluks key directory ([0-9a-f]{16})\n$`)
+	uuidForm = lateregexp.New(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 )
 
 // volatile are the file systems that forget everything at the next boot, by their magic numbers.
@@ -119,7 +119,7 @@ func (s *Settings) mark() (kek.Ref, error) {
 	if err != nil {
 		return kek.Ref{}, s.bad("%w", err)
 	}
-	match := markForm.FindSubmatch(content)
+	match := markForm().FindSubmatch(content)
 	if match == nil {
 		return kek.Ref{}, s.bad("%s in %s is damaged", markName, s.Path)
 	}
@@ -229,7 +229,7 @@ func (p *Provider) open(ctx context.Context, b kek.Binding) (path string, err er
 	if ref != p.ref {
 		return "", fmt.Errorf("%w: %w", kek.ErrUnavailable, p.settings.bad("%s is another key directory by now: %v instead of %v", p.settings.Path, ref, p.ref))
 	}
-	if !uuidForm.MatchString(b.VolumeUUID) {
+	if !uuidForm().MatchString(b.VolumeUUID) {
 		return "", nil
 	}
 	return filepath.Join(p.settings.Path, b.VolumeUUID+".key"), nil

@@ -7,17 +7,17 @@ import (
 	"net/url"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/wire"
+	"github.com/voluks/voluks/internal/lateregexp"
 )
 
 var (
-	keyName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
-	apiPath = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$`)
+	keyName = lateregexp.New(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
+	apiPath = lateregexp.New(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$`)
 )
 
 // check completes the settings and judges what can be judged without asking anybody. Each error is a *kek.ConfigError.
@@ -28,11 +28,11 @@ func check(at kek.Table, s *config.Vault) error {
 		s.AppRole.Mount = cmp.Or(s.AppRole.Mount, "approle")
 	}
 	switch {
-	case !keyName.MatchString(s.Key):
+	case !keyName().MatchString(s.Key):
 		return at.Bad("key", "%q is not the name of a transit key", s.Key)
-	case !apiPath.MatchString(s.Mount):
+	case !apiPath().MatchString(s.Mount):
 		return at.Bad("mount", "%q is not the path of a mount", s.Mount)
-	case s.Namespace != "" && !apiPath.MatchString(s.Namespace):
+	case s.Namespace != "" && !apiPath().MatchString(s.Namespace):
 		return at.Bad("namespace", "%q is not a namespace", s.Namespace)
 	case withRole && s.TokenFile != "":
 		return at.Bad("approle", "is a second way to log in beside token_file; keep one")
@@ -42,7 +42,7 @@ func check(at kek.Table, s *config.Vault) error {
 		return at.Bad("approle.role_id", "is missing")
 	case withRole && s.AppRole.SecretIDFile == "":
 		return at.Bad("approle.secret_id_file", "is missing; it is the path of a file that holds the secret id")
-	case withRole && !apiPath.MatchString(s.AppRole.Mount):
+	case withRole && !apiPath().MatchString(s.AppRole.Mount):
 		return at.Bad("approle.mount", "%q is not the path of a mount", s.AppRole.Mount)
 	}
 	return nil

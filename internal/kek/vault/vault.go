@@ -14,16 +14,16 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/wire"
+	"github.com/voluks/voluks/internal/lateregexp"
 	"github.com/voluks/voluks/internal/secret"
 )
 
 // A ciphertext of transit: the version of the key, and base64.
-var ciphertext = regexp.MustCompile(`^vault:v([1-9][0-9]{0,8}):[A-Za-z0-9+/]+=*$`)
+var ciphertext = lateregexp.New(`^vault:v([1-9][0-9]{0,8}):[A-Za-z0-9+/]+=*$`)
 
 // provider wraps with one transit key.
 type provider struct {
@@ -100,7 +100,7 @@ func (p *provider) begin(ctx context.Context, b kek.Binding, ref kek.Ref, wrap [
 	if err := p.ref.CanOpen(b, ref, wrap); err != nil {
 		return "", err
 	}
-	if !ciphertext.Match(wrap) {
+	if !ciphertext().Match(wrap) {
 		return "", fmt.Errorf("%w: it is no ciphertext of transit", kek.ErrWrongKey)
 	}
 	return p.login(ctx)
@@ -113,7 +113,7 @@ func (p *provider) wrap(ctx context.Context, token, operation string, b kek.Bind
 		return nil, kek.Ref{}, err
 	}
 	made := got.Data.Ciphertext
-	match := ciphertext.FindStringSubmatch(made)
+	match := ciphertext().FindStringSubmatch(made)
 	if match == nil || len(made) > kek.MaxWrap {
 		return nil, kek.Ref{}, p.at.Bad("mount", "is not a transit engine: its answer has no ciphertext of one")
 	}

@@ -12,9 +12,10 @@ import (
 	"io"
 	"iter"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/voluks/voluks/internal/lateregexp"
 )
 
 // Policy is one pin with its configuration, and for "sss" the pins below it.
@@ -25,7 +26,7 @@ type Policy struct {
 	below     []*Policy
 }
 
-var thumbprint = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+var thumbprint = lateregexp.New(`^[A-Za-z0-9_-]{1,128}$`)
 
 // maxDepth bounds how deep sss may nest.
 const maxDepth = 4
@@ -71,7 +72,7 @@ func (p *Policy) checkTang() error {
 		return fmt.Errorf(`the pin tang needs a "url", http://HOST or https://HOST, not %q`, address)
 	}
 	if thp, ok := p.config["thp"]; ok {
-		if text, _ := thp.(string); !thumbprint.MatchString(text) {
+		if text, _ := thp.(string); !thumbprint().MatchString(text) {
 			return fmt.Errorf(`the "thp" of the tang server %s is not a thumbprint`, address)
 		}
 	} else if p.config["adv"] == nil {
