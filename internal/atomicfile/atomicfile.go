@@ -32,27 +32,57 @@ func Write(path string, data []byte, mode os.FileMode) error {
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	dir := filepath.Dir(path)
-	// The temporary file must lie in the same directory: a rename across file systems is not one.
-	t, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(mode))
+	t, err := pending(path, data, mode)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	defer t.Cleanup() //nolint:errcheck // does nothing after the rename; before it the first error counts
-	if _, err := t.Write(data); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
 	// This one syncs the file, but not the directory.
 	if err := t.CloseAtomicallyReplace(); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	if err := sys.SyncDir(dir); err != nil {
+	if err := sys.SyncDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
 }
 
-// IsTemporary tells whether a file of that name, without its directory, is what a Write that was killed has left beside its target: a dot, the target's
+// Create is Write for a file that is not there yet. Whatever is at path stays as it is, and the error wraps fs.ErrExist. A crash leaves nothing at path
+// or the whole content, and perhaps a temporary file beside it.
+func Create(path string, data []byte, mode os.FileMode) error {
+	t, err := pending(path, data, mode)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	if err = t.Sync(); err == nil {
+		err = os.Link(t.Name(), path) // unlike a rename, it never replaces
+	}
+	if cleaned := t.Cleanup(); err == nil {
+		err = cleaned
+	}
+	if err == nil {
+		err = sys.SyncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	return nil
+}
+
+// pending writes data to a temporary file, which must lie in the same directory: a rename or link across file systems is not one.
+func pending(path string, data []byte, mode os.FileMode) (*renameio.PendingFile, error) {
+	t, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := t.Write(data); err != nil {
+		_ = t.Cleanup()
+		return nil, err
+	}
+	return t, nil
+}
+
+// IsTemporary tells whether a file of that name, without its directory, is what a Write or Create that was killed has left beside its target: a dot, the target's
 // name and a random number. So no file that is written with this package should be named like that.
 func IsTemporary(name string) bool {
 	target := strings.TrimRight(name, "0123456789")

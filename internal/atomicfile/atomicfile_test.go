@@ -102,6 +102,36 @@ func TestNotRegular(t *testing.T) {
 	}
 }
 
+// F7: what is there stays, whatever it is, and nothing is left beside it.
+func TestCreate(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "new")
+	must(t, Create(path, []byte("content"), 0o600))
+	for name, place := range map[string]func(path string) error{
+		"new":       func(string) error { return nil },
+		"empty":     func(path string) error { return os.WriteFile(path, nil, 0o644) },
+		"dangling":  func(path string) error { return os.Symlink("/nonexistent/file", path) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+	} {
+		must(t, place(filepath.Join(dir, name)))
+		if err := Create(filepath.Join(dir, name), []byte("other"), 0o600); !errors.Is(err, os.ErrExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got, err := Read(path, 100); err != nil || string(got) != "content" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode() != 0o600 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 4 {
+		t.Errorf("left beside the files: %v, %v", entries, err)
+	}
+	if err := Create(filepath.Join(dir, "no/such"), nil, 0o600); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
 // What cannot be written leaves what was there, and nothing beside it.
 func TestFailedWriteLeavesTheOld(t *testing.T) {
 	dir := t.TempDir()

@@ -10,12 +10,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 
+	"github.com/voluks/voluks/internal/atomicfile"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/secret"
-	"github.com/voluks/voluks/internal/sys"
 )
 
 // What can be wrong with a key file. Each has its own way out, which the command line tells.
@@ -175,54 +174,17 @@ func Generate(path string) (*secret.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := place(path, key); err != nil {
-		key.Wipe()
-		return nil, &Error{Path: path, Err: err}
+	err = atomicfile.Create(path, key.Bytes(), 0o600)
+	switch {
+	case err == nil:
+		return key, nil
+	case errors.Is(err, fs.ErrExist):
+		err = fmt.Errorf("%w: %w", ErrExists, fs.ErrExist)
+	default:
+		err = fmt.Errorf("cannot be made: %w", err)
 	}
-	return key, nil
-}
-
-func place(path string, key *secret.Key) error {
-	dir := filepath.Dir(path)
-	temp, err := writeTemp(dir, "."+filepath.Base(path)+".new-", key)
-	if err != nil {
-		return fmt.Errorf("cannot be made: %w", err)
-	}
-	// A link, unlike a rename, never replaces.
-	err = os.Link(temp, path)
-	if removed := os.Remove(temp); err == nil && removed != nil {
-		err = removed
-	}
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%w: %w", ErrExists, fs.ErrExist)
-	}
-	if err == nil {
-		err = sys.SyncDir(dir)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot be made: %w", err)
-	}
-	return nil
-}
-
-// writeTemp writes the key to a new file with the mode 0600 and returns its path.
-func writeTemp(dir, prefix string, key *secret.Key) (path string, err error) {
-	f, err := os.CreateTemp(dir, prefix)
-	if err != nil {
-		return "", err
-	}
-	_, err = f.Write(key.Bytes())
-	if err == nil {
-		err = f.Sync()
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return "", err
-	}
-	return f.Name(), nil
+	key.Wipe()
+	return nil, &Error{Path: path, Err: err}
 }
 
 // errnoOf drops the path, which the message has already.
