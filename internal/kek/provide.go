@@ -4,6 +4,7 @@ package kek
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/voluks/voluks/internal/secret"
 )
@@ -11,9 +12,9 @@ import (
 // Table is the dotted name of a provider's settings in the configuration: "kek.vault".
 type Table string
 
-// Bad is a *ConfigError about one of the settings, or about all of them together if setting is "".
+// Bad is a *ConfigError about one of the settings, or about all of them together if setting is "" or ".".
 func (t Table) Bad(setting, format string, args ...any) error {
-	if setting != "" {
+	if setting = strings.TrimPrefix(setting, "."); setting != "" {
 		setting = "." + setting
 	}
 	return &ConfigError{Setting: string(t) + setting, Err: fmt.Errorf(format, args...)}
@@ -27,6 +28,35 @@ func (t Table) Key(setting string, plaintext []byte) (*secret.Key, error) {
 		return nil, fmt.Errorf("%w: %w", ErrWrongKey, t.Bad(setting, "what it unwrapped has %d bytes instead of %d", n, KeySize))
 	}
 	return secret.Move(plaintext)
+}
+
+// Cause is one thing that can be wrong with a keeper, and how to tell it by what the keeper says.
+type Cause struct {
+	Said    string // any of these words, which "|" parts, in lower case
+	Setting string // that is to blame, "." for all of them together, or "" for none
+	Kind    error  // of this package, or nil
+	Means   string // to a person
+}
+
+// Explain is the error that the first of the causes makes of err, in the text of which a keeper says what is wrong. It is nil if none fits.
+func (t Table) Explain(err error, causes []Cause) error {
+	said := strings.ToLower(err.Error())
+	for _, cause := range causes {
+		for words := range strings.SplitSeq(cause.Said, "|") {
+			if !strings.Contains(said, words) {
+				continue
+			}
+			err = fmt.Errorf("%s (%w)", cause.Means, err)
+			if cause.Setting != "" {
+				err = t.Bad(cause.Setting, "%w", err)
+			}
+			if cause.Kind != nil {
+				err = fmt.Errorf("%w: %w", cause.Kind, err)
+			}
+			return err
+		}
+	}
+	return nil
 }
 
 // Make is the Generate of a provider whose keeper makes no keys: W is random, and wrap, which borrows it, has it wrapped.

@@ -60,16 +60,13 @@ func (p *provider) Generate(ctx context.Context, b kek.Binding) (*secret.Key, []
 	if err != nil {
 		return nil, nil, kek.Ref{}, p.classify("generate a data key", err)
 	}
-	w, err := p.at.Key("key_id", out.Plaintext)
-	if err != nil {
-		return nil, nil, kek.Ref{}, err
-	}
 	ref, err := p.wrapped(out.CiphertextBlob, out.KeyId, out.KeyMaterialId)
 	if err != nil {
-		w.Wipe()
+		clear(out.Plaintext)
 		return nil, nil, kek.Ref{}, err
 	}
-	return w, out.CiphertextBlob, ref, nil
+	w, err := p.at.Key("key_id", out.Plaintext)
+	return w, out.CiphertextBlob, ref, err
 }
 
 // Unwrap has KMS decrypt W.

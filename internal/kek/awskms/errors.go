@@ -7,8 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	smithy "github.com/aws/smithy-go"
@@ -18,74 +16,40 @@ import (
 	"github.com/voluks/voluks/internal/kek/wire"
 )
 
-// codes are the error codes of KMS, and of STS where a role is assumed on the way, that do not tell by their HTTP status what they are. Source: the API
-// references of both.
-var codes = map[error][]string{
-	kek.ErrNotFound: {"NotFoundException"},
-	kek.ErrDisabled: {"DisabledException", "KMSInvalidStateException"},                                        // pending deletion or import, or a replica being made
-	kek.ErrWrongKey: {"InvalidCiphertextException", "IncorrectKeyException", "IncorrectKeyMaterialException"}, // the first also for another context
-	kek.ErrDenied: {"AccessDenied", "AccessDeniedException", "ExpiredToken", "ExpiredTokenException", "IncompleteSignature", "InvalidClientTokenId",
-		"InvalidGrantTokenException", "InvalidIdentityToken", "InvalidSignatureException", "MissingAuthenticationToken",
-		"MissingAuthenticationTokenException", "NotAuthorized", "OptInRequired", "SignatureDoesNotMatch", "UnrecognizedClientException"},
-	kek.ErrUnavailable: {"RequestExpired", "RequestTimeTooSkewed"}, // this node's clock, which may not be set yet
-}
-
-// class is what a code means, or nil.
-func class(code string) error {
-	for err, names := range codes {
-		if slices.Contains(names, code) {
-			return err
-		}
-	}
-	if _, throttled := retry.DefaultThrottleErrorCodes[code]; throttled {
-		return kek.ErrUnavailable
-	}
-	return nil
-}
-
-// wrong are the codes that a setting is to blame for.
-var wrong = map[string]string{
-	"NotFoundException":             "key_id",
-	"DisabledException":             "key_id",
-	"KMSInvalidStateException":      "key_id",
-	"InvalidArnException":           "key_id",
-	"InvalidKeyUsageException":      "key_id",
-	"ValidationException":           "key_id",
-	"UnsupportedOperationException": "key_id",
+// causes are the error codes of KMS, and of STS where a role is assumed on the way, that do not tell by their HTTP status what they are. Source: the API
+// references of both. Who is denied access is a matter of all settings, and of what is around them.
+var causes = []kek.Cause{
+	{Said: "signature expired|signature not yet current|requestexpired|requesttimetooskewed", Kind: kek.ErrUnavailable, Means: "the clock of this node is wrong, or not set yet"},
+	{Said: "notfoundexception", Setting: "key_id", Kind: kek.ErrNotFound, Means: "there is no such key"},
+	{Said: "disabledexception|kmsinvalidstateexception", Setting: "key_id", Kind: kek.ErrDisabled, Means: "the key is disabled, or waits for its deletion, import or replica"},
+	{Said: "invalidarnexception|invalidkeyusageexception|validationexception|unsupportedoperationexception", Setting: "key_id", Means: "is not a key that can do this"},
+	{Said: "invalidciphertextexception|incorrectkeyexception|incorrectkeymaterialexception", Kind: kek.ErrWrongKey, Means: "KMS cannot open it for this volume and role"},
+	{Said: "accessdenied|notauthorized|optinrequired|invalidgranttoken|expiredtoken|invalidclienttokenid|invalididentitytoken|unrecognizedclient|" +
+		"missingauthenticationtoken|incompletesignature|invalidsignature|signaturedoesnotmatch", Setting: ".", Kind: kek.ErrDenied, Means: "KMS or STS refuse these credentials"},
 }
 
 // classify says what an error of the SDK means. Its words are shown, since nobody can mend a policy without them; the request is not in them.
 func (p *provider) classify(operation string, err error) error {
-	words := wire.Text([]byte(err.Error()))
-	fail := func(kind error, setting string) error {
-		out := errors.New(words)
-		switch {
-		case setting != "":
-			out = p.at.Bad(setting, "%s", words)
-		case kind == kek.ErrDenied: // who asks is a matter of the whole table, and of what is around it
-			out = p.at.Bad("", "%w", out)
-		}
-		if kind != nil {
-			out = fmt.Errorf("%w: %w", kind, out)
-		}
-		return fmt.Errorf("%s: %w", operation, out)
-	}
-	var api smithy.APIError
-	var response *smithyhttp.ResponseError
-	var untrusted *tls.CertificateVerificationError
-	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%s: %w: %w", operation, kek.ErrUnavailable, err)
-	case errors.As(err, &api) && (class(api.ErrorCode()) != nil || wrong[api.ErrorCode()] != ""):
-		if strings.Contains(api.ErrorMessage(), "Signature expired") || strings.Contains(api.ErrorMessage(), "Signature not yet current") {
-			return fail(kek.ErrUnavailable, "") // the clock again
+	}
+	said := errors.New(wire.Text([]byte(err.Error())))
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		if meant := p.at.Explain(said, causes); meant != nil {
+			return fmt.Errorf("%s: %w", operation, meant)
 		}
-		return fail(class(api.ErrorCode()), wrong[api.ErrorCode()])
-	case errors.As(err, &response) && response.HTTPStatusCode() > 0 && response.HTTPStatusCode() < 500 && response.HTTPStatusCode() != 429:
-		return fail(nil, "endpoint") // an answer, and not one of KMS
-	case errors.As(err, &untrusted):
-		return fail(nil, "endpoint")
+	}
+	var response *smithyhttp.ResponseError
+	status := 0
+	if errors.As(err, &response) {
+		status = response.HTTPStatusCode()
+	}
+	throttled := status == 429 || retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err).Bool()
+	var untrusted *tls.CertificateVerificationError
+	if 0 < status && status < 500 && !throttled || errors.As(err, &untrusted) {
+		return fmt.Errorf("%s: %w", operation, p.at.Bad("endpoint", "%w", said)) // an answer, and not one of KMS
 	}
 	// The network, or no credentials: at boot, both may come later.
-	return fail(kek.ErrUnavailable, "")
+	return fmt.Errorf("%s: %w: %w", operation, kek.ErrUnavailable, said)
 }

@@ -64,6 +64,17 @@ type Cmd struct {
 	MaxOut int
 }
 
+// Env is an environment of a search path, words in English, and those of our own variables that have one of the names.
+func Env(path string, names ...string) []string {
+	env := []string{"PATH=" + path, "LC_ALL=C"}
+	for _, name := range names {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
 // Run runs the program and returns what it wrote to its standard output, in locked memory that the caller wipes. The program has a
 // session of its own, so it cannot ask a terminal, and the whole of it is killed when ctx ends; then the error wraps ctx.Err(). Other errors are
 // *ExitError, ErrFlood, ErrLeftOpen, and what os/exec says of a program that cannot be started.

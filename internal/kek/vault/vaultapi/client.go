@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package vault
+// Package vaultapi is a client of the HTTP API that HashiCorp Vault and OpenBao have in common: it logs in, writes to a path, and says what is wrong when
+// that fails. Keys go through locked memory as far as net/http and crypto/tls allow, which those who publish a client library for it do not try.
+package vaultapi
 
 import (
 	"context"
@@ -8,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -22,24 +23,28 @@ import (
 // maxAnswer bounds what is read of an answer; one of these calls has a few hundred bytes.
 const maxAnswer = 32 << 10
 
-// client speaks as much of Vault's HTTP API as the calls of three operations and a login need.
-type client struct {
+// Client asks one server. It is safe for concurrent use.
+type Client struct {
 	at       kek.Table
 	settings config.Vault
+	causes   []kek.Cause
 	base     *url.URL
 	tls      wire.TLS
 	http     *http.Client
 }
 
-func newClient(at kek.Table, s config.Vault) (*client, error) {
-	if err := check(at, &s); err != nil {
+// New judges what the settings say of the server and of the login, and reads the certificates; it does not ask the server. causes are what the words of
+// the engine mean that is going to be asked. Errors are *kek.ConfigError.
+func New(at kek.Table, s config.Vault, causes []kek.Cause) (*Client, error) {
+	if err := complete(at, &s); err != nil {
 		return nil, err
 	}
-	base, socket, err := endpoint(at, &s)
+	base, socket, err := endpoint(at, s)
 	if err != nil {
 		return nil, err
 	}
-	c := &client{at: at, settings: s, base: base, tls: wire.TLS{At: at, CAFile: s.CAFile, ServerName: s.ServerName, ClientCertFile: s.ClientCertFile, ClientKeyFile: s.ClientKeyFile}}
+	c := &Client{at: at, settings: s, causes: causes, base: base,
+		tls: wire.TLS{At: at, CAFile: s.CAFile, ServerName: s.ServerName, ClientCertFile: s.ClientCertFile, ClientKeyFile: s.ClientKeyFile}}
 	// Once: who replaces the certificates on a running node is served by the next process.
 	tlsConfig, err := c.tls.Config()
 	if err != nil {
@@ -62,6 +67,9 @@ func newClient(at kek.Table, s config.Vault) (*client, error) {
 	return c, nil
 }
 
+// Namespace is where all paths are, "" for the root: the setting, in its one form.
+func (c *Client) Namespace() string { return c.settings.Namespace }
+
 // redirect lets a standby send us to the active server, and nobody send us out of TLS or in circles: the request carries a token and perhaps a key.
 func redirect(next *http.Request, via []*http.Request) error {
 	first := via[0]
@@ -71,60 +79,23 @@ func redirect(next *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// login returns the token for one operation, or "" if an agent adds it. Of all that is secret here the token alone passes through a string. It is not
-// kept, so that a token that was revoked or renewed is noticed at once.
-func (c *client) login(ctx context.Context) (string, error) {
-	role := c.settings.AppRole
-	if role == (config.VaultAppRole{}) {
-		if c.settings.TokenFile == "" {
-			return "", nil
-		}
-		return c.credential("token_file", c.settings.TokenFile)
-	}
-	secretID, err := c.credential("approle.secret_id_file", role.SecretIDFile)
-	if err != nil {
-		return "", err
-	}
-	body, err := wire.Object(map[string]string{"role_id": role.RoleID, "secret_id": secretID}, "", nil)
-	if err != nil {
-		return "", err
-	}
-	defer body.Wipe()
-	got, err := c.post(ctx, "", "auth/"+role.Mount+"/login", body)
-	if err != nil {
-		return "", fmt.Errorf("log in: %w", err)
-	}
-	if got.Auth.Token == "" {
-		return "", c.at.Bad("approle.mount", "is no place to log in: its answer has no token")
-	}
-	return got.Auth.Token, nil
+// Write makes one call, with a JSON object for a body, which is borrowed, and decodes the data of the answer into data, a pointer. Whatever of that is a
+// key is the caller's to clear, also after an error. Token is what Login has returned.
+func (c *Client) Write(ctx context.Context, token, path string, body *secret.Key, data any) error {
+	_, err := c.write(ctx, token, path, body, data)
+	return err
 }
 
-func (c *client) credential(setting, path string) (string, error) {
-	text, err := wire.Line(path)
-	if err != nil {
-		err = c.at.Bad(setting, "%w", err)
-	}
-	if errors.Is(err, fs.ErrNotExist) { // at boot, whoever writes it may come later
-		err = fmt.Errorf("%w: %w", kek.ErrUnavailable, err)
-	}
-	return text, err
-}
-
-// answer is what is used of an answer of the server.
-type answer struct {
-	Data struct {
-		Ciphertext string `json:"ciphertext"`
-		Plaintext  []byte `json:"plaintext"`
-	} `json:"data"`
+// envelope is what every answer comes in.
+type envelope struct {
+	Data any `json:"data"`
 	Auth struct {
 		Token string `json:"client_token"`
 	} `json:"auth"`
 	Errors []string `json:"errors"`
 }
 
-// post makes one call. The body is borrowed. Whatever of the answer is a key is the caller's to clear.
-func (c *client) post(ctx context.Context, token, path string, body *secret.Key) (*answer, error) {
+func (c *Client) write(ctx context.Context, token, path string, body *secret.Key, data any) (*envelope, error) {
 	lent := wire.Lend(body)
 	defer lent.End()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.JoinPath("v1", path).String(), lent.Body())
@@ -153,20 +124,19 @@ func (c *client) post(ctx context.Context, token, path string, body *secret.Key)
 		return nil, c.unreachable(ctx, err)
 	}
 	defer raw.Wipe()
-	var got answer
-	err = json.Unmarshal(raw.Bytes(), &got)
+	got := &envelope{Data: data}
+	err = json.Unmarshal(raw.Bytes(), got)
 	if res.StatusCode != http.StatusOK {
 		return nil, c.refused(res.StatusCode, path, got.Errors, err == nil)
 	}
 	if err != nil {
-		clear(got.Data.Plaintext)
 		return nil, c.at.Bad("address", "what answers there is no key server: its answer is not the JSON that was expected")
 	}
-	return &got, nil
+	return got, nil
 }
 
 // unreachable says why there was no answer.
-func (c *client) unreachable(ctx context.Context, err error) error {
+func (c *Client) unreachable(ctx context.Context, err error) error {
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err // the URL is known, and long
