@@ -116,25 +116,15 @@ func (p *provider) Unwrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap 
 // run runs clevis. Its shell scripts keep what they pass on in pipes; should bash put a part of it into a file after all, that is in memory, in a
 // directory that goes with the call.
 func (p *provider) run(ctx context.Context, stdin []byte, maxOut int, args ...string) (*wire.Buffer, error) {
-	temp, err := memoryDir()
+	temp, err := os.MkdirTemp("/run", "voluks-clevis-")
+	if err != nil { // not by root
+		temp, err = os.MkdirTemp("/dev/shm", "voluks-clevis-")
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(temp)
-	env := []string{"PATH=" + p.path, "LC_ALL=C", "HOME=/", "TMPDIR=" + temp}
-	for _, name := range []string{"TPM2TOOLS_TCTI", "http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "SSL_CERT_FILE", "CURL_CA_BUNDLE"} {
-		if value, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+value)
-		}
-	}
+	env := append(subprocess.Env(p.path, "TPM2TOOLS_TCTI", "http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "SSL_CERT_FILE", "CURL_CA_BUNDLE"),
+		"HOME=/", "TMPDIR="+temp)
 	return subprocess.Cmd{Argv: append([]string{p.program}, args...), Env: env, Stdin: stdin, MaxOut: maxOut}.Run(ctx)
-}
-
-func memoryDir() (string, error) {
-	for _, dir := range []string{"/run", "/dev/shm"} {
-		if temp, err := os.MkdirTemp(dir, "voluks-clevis-"); err == nil {
-			return temp, nil
-		}
-	}
-	return os.MkdirTemp("", "voluks-clevis-")
 }
