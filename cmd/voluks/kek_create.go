@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/credential"
+	"github.com/voluks/voluks/internal/kek/credential/sealed"
 	"github.com/voluks/voluks/internal/kek/file"
 	"github.com/voluks/voluks/internal/kek/keydir"
 	"github.com/voluks/voluks/internal/kek/providers"
@@ -94,14 +94,11 @@ func makeKey(ctx context.Context, provider, path, tpm string) (made madeKey, err
 		made.Key, err = keydir.Init(keydir.Settings{At: "keydir", Path: path})
 	case "credential":
 		c := config.Credential{Path: path, TPM2Device: tpm}
-		if name := filepath.Base(path); name != credential.DefaultName {
+		if name := filepath.Base(path); name != sealed.DefaultName {
 			c.Name = name
 		}
 		made.kek.Credential = &c
 		made.Key, made.SealedTo, err = credential.Create(ctx, providers.Credential("credential", c))
-		if errors.Is(err, credential.ErrExists) {
-			err = &existsError{err, nil}
-		}
 	}
 	if err != nil {
 		return madeKey{}, fmt.Errorf("make a key: %w", err)
@@ -123,7 +120,7 @@ func (m madeKey) text(w io.Writer) {
 }
 
 func sealedTo(keys []string) string {
-	if slices.Equal(keys, []string{credential.HostKey}) {
+	if slices.Equal(keys, []string{sealed.HostKey}) {
 		return keys[0] + " alone, since systemd can use no TPM2 here: whoever has the disk has it"
 	}
 	return strings.Join(keys, " and ")

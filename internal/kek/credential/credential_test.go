@@ -16,7 +16,9 @@ import (
 
 	"github.com/voluks/voluks/internal/kek"
 	"github.com/voluks/voluks/internal/kek/credential"
+	"github.com/voluks/voluks/internal/kek/credential/sealed"
 	"github.com/voluks/voluks/internal/kek/kektest"
+	"github.com/voluks/voluks/internal/kek/keyfile"
 	"github.com/voluks/voluks/internal/kek/realtest"
 	"github.com/voluks/voluks/internal/testenv"
 )
@@ -38,25 +40,25 @@ func host(t *testing.T) {
 	t.Setenv("CREDENTIALS_DIRECTORY", "")
 }
 
-func settings(t *testing.T) credential.Settings {
+func settings(t *testing.T) sealed.File {
 	t.Helper()
-	return credential.Settings{At: "kek.credential", Path: filepath.Join(t.TempDir(), "credstore.encrypted", "voluks-kek")}
+	return sealed.File{At: "kek.credential", Path: filepath.Join(t.TempDir(), "credstore.encrypted", "voluks-kek")}
 }
 
-func create(t *testing.T) (credential.Settings, kek.Ref) {
+func create(t *testing.T) (sealed.File, kek.Ref) {
 	t.Helper()
 	s := settings(t)
-	ref, sealed, err := credential.Create(t.Context(), s)
+	ref, sealedTo, err := credential.Create(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Contains(sealed, credential.HostKey) {
-		t.Errorf("sealed to %v", sealed)
+	if !slices.Contains(sealedTo, sealed.HostKey) {
+		t.Errorf("sealed to %v", sealedTo)
 	}
 	return s, ref
 }
 
-func open(t *testing.T, s credential.Settings) kek.Provider {
+func open(t *testing.T, s sealed.File) kek.Provider {
 	t.Helper()
 	p, err := credential.New(s)
 	if err != nil {
@@ -108,7 +110,7 @@ func random(t *testing.T, n int) []byte {
 
 // As the agent has it. The file need not be there, and systemd-creds neither.
 func TestConformanceLoaded(t *testing.T) {
-	loaded(t, map[string][]byte{credential.DefaultName: random(t, 32), "other": random(t, 32)})
+	loaded(t, map[string][]byte{sealed.DefaultName: random(t, 32), "other": random(t, 32)})
 	s := settings(t)
 	other := s
 	other.Name = "other"
@@ -127,11 +129,11 @@ func TestTwoWays(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Wipe()
-	decrypted, err := exec.Command("systemd-creds", "decrypt", "--name="+credential.DefaultName, s.Path, "-").Output()
+	decrypted, err := exec.Command("systemd-creds", "decrypt", "--name="+sealed.DefaultName, s.Path, "-").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	loaded(t, map[string][]byte{credential.DefaultName: decrypted})
+	loaded(t, map[string][]byte{sealed.DefaultName: decrypted})
 	s.Path = "/nonexistent"
 	p := open(t, s)
 	got, err := p.Unwrap(t.Context(), binding, ref, wrap)
@@ -171,12 +173,12 @@ func TestTPM(t *testing.T) {
 	device, stop := realtest.NewTPM(t)
 	s := settings(t)
 	s.TPM2Device = device
-	ref, sealed, err := credential.Create(t.Context(), s)
+	ref, sealedTo, err := credential.Create(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(sealed, []string{credential.TPM2, credential.HostKey}) {
-		t.Errorf("sealed to %v", sealed)
+	if !slices.Equal(sealedTo, []string{sealed.TPM2, sealed.HostKey}) {
+		t.Errorf("sealed to %v", sealedTo)
 	}
 	if p := open(t, s); p.Ref() != ref {
 		t.Errorf("made %v, opened %v", ref, p.Ref())
@@ -198,7 +200,7 @@ func TestCreateNeverOverwrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := credential.Create(t.Context(), s); !errors.Is(err, credential.ErrExists) {
+	if _, _, err := credential.Create(t.Context(), s); !errors.Is(err, keyfile.ErrExists) {
 		t.Errorf("got %v", err)
 	}
 	if after, err := os.ReadFile(s.Path); err != nil || !bytes.Equal(before, after) {
@@ -217,7 +219,7 @@ func TestBad(t *testing.T) {
 		return path
 	}
 	seal := func(content []byte, args ...string) string {
-		cmd := exec.Command("systemd-creds", append([]string{"encrypt", "--name=" + credential.DefaultName}, append(args, "-", "-")...)...)
+		cmd := exec.Command("systemd-creds", append([]string{"encrypt", "--name=" + sealed.DefaultName}, append(args, "-", "-")...)...)
 		cmd.Stdin = bytes.NewReader(content)
 		out, err := cmd.Output()
 		if err != nil {
@@ -225,37 +227,37 @@ func TestBad(t *testing.T) {
 		}
 		return write(out)
 	}
-	sealed, err := os.ReadFile(good.Path)
+	content, err := os.ReadFile(good.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	unknown, _ := base64.StdEncoding.DecodeString(strings.ReplaceAll(string(sealed), "\n", ""))
+	unknown, _ := base64.StdEncoding.DecodeString(strings.ReplaceAll(string(content), "\n", ""))
 	unknown[0] ^= 1
-	damaged := bytes.Clone(sealed)
+	damaged := bytes.Clone(content)
 	damaged[100] ^= 1
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(good.Path, link); err != nil {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct {
-		change  func(*credential.Settings)
+		change  func(*sealed.File)
 		setting string
 		words   string
 	}{
-		"bad name":        {func(s *credential.Settings) { s.Name = "../x" }, "name", "not the name"},
-		"relative path":   {func(s *credential.Settings) { s.Path = "master.cred" }, "path", "absolute"},
-		"missing":         {func(s *credential.Settings) { s.Path = "/nonexistent/master.cred" }, "path", "voluks init --credential"},
-		"a link":          {func(s *credential.Settings) { s.Path = link }, "path", ""},
-		"rubbish":         {func(s *credential.Settings) { s.Path = write([]byte("rubbish")) }, "path", "not an encrypted credential"},
-		"a key in clear":  {func(s *credential.Settings) { s.Path = write(random(t, 32)) }, "path", "not an encrypted credential"},
-		"of unknown kind": {func(s *credential.Settings) { s.Path = write([]byte(base64.StdEncoding.EncodeToString(unknown))) }, "path", "kind"},
-		"damaged":         {func(s *credential.Settings) { s.Path = write(damaged) }, "path", ""},
-		"huge":            {func(s *credential.Settings) { s.Path = write(make([]byte, 1<<20)) }, "path", "too large"},
-		"31 bytes":        {func(s *credential.Settings) { s.Path = seal(random(t, 31), "--with-key=host") }, "path", "32"},
-		"33 bytes":        {func(s *credential.Settings) { s.Path = seal(random(t, 33), "--with-key=host") }, "path", "32"},
-		"no key at all":   {func(s *credential.Settings) { s.Path = seal(random(t, 32), "--with-key=tpm2-absent") }, "path", "anybody"},
-		"another name":    {func(s *credential.Settings) { s.Name = "other" }, "path", ""},
-		"another host": {func(*credential.Settings) {
+		"bad name":        {func(s *sealed.File) { s.Name = "../x" }, "name", "not the name"},
+		"relative path":   {func(s *sealed.File) { s.Path = "master.cred" }, "path", "absolute"},
+		"missing":         {func(s *sealed.File) { s.Path = "/nonexistent/master.cred" }, "path", "voluks init --credential"},
+		"a link":          {func(s *sealed.File) { s.Path = link }, "path", ""},
+		"rubbish":         {func(s *sealed.File) { s.Path = write([]byte("rubbish")) }, "path", "not an encrypted credential"},
+		"a key in clear":  {func(s *sealed.File) { s.Path = write(random(t, 32)) }, "path", "not an encrypted credential"},
+		"of unknown kind": {func(s *sealed.File) { s.Path = write([]byte(base64.StdEncoding.EncodeToString(unknown))) }, "path", "kind"},
+		"damaged":         {func(s *sealed.File) { s.Path = write(damaged) }, "path", ""},
+		"huge":            {func(s *sealed.File) { s.Path = write(make([]byte, 1<<20)) }, "path", "too large"},
+		"31 bytes":        {func(s *sealed.File) { s.Path = seal(random(t, 31), "--with-key=host") }, "path", "32"},
+		"33 bytes":        {func(s *sealed.File) { s.Path = seal(random(t, 33), "--with-key=host") }, "path", "32"},
+		"no key at all":   {func(s *sealed.File) { s.Path = seal(random(t, 32), "--with-key=tpm2-absent") }, "path", "anybody"},
+		"another name":    {func(s *sealed.File) { s.Name = "other" }, "path", ""},
+		"another host": {func(*sealed.File) {
 			t.Setenv("SYSTEMD_CREDENTIAL_SECRET", filepath.Join(t.TempDir(), "other.secret"))
 		}, "path", ""},
 	} {
@@ -269,7 +271,7 @@ func TestBad(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	loaded(t, map[string][]byte{credential.DefaultName: random(t, 31)})
+	loaded(t, map[string][]byte{sealed.DefaultName: random(t, 31)})
 	var setting *kek.ConfigError
 	if _, err := credential.New(good); !errors.As(err, &setting) || setting.Setting != "kek.credential.name" {
 		t.Errorf("loaded with 31 bytes: %v", err)

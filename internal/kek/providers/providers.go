@@ -14,6 +14,7 @@ import (
 	"github.com/voluks/voluks/internal/kek/awskms"
 	"github.com/voluks/voluks/internal/kek/clevis"
 	"github.com/voluks/voluks/internal/kek/credential"
+	"github.com/voluks/voluks/internal/kek/credential/sealed"
 	"github.com/voluks/voluks/internal/kek/exec"
 	"github.com/voluks/voluks/internal/kek/file"
 	"github.com/voluks/voluks/internal/kek/keydir"
@@ -83,8 +84,8 @@ func selected(at kek.Table, cfg config.KEK) (kek.Provider, error) {
 }
 
 // Credential is the table of a credential as its provider takes it, for those who make one.
-func Credential(at kek.Table, c config.Credential) credential.Settings {
-	return credential.Settings{At: at, Name: c.Name, Path: c.Path, TPM2Device: c.TPM2Device}
+func Credential(at kek.Table, c config.Credential) sealed.File {
+	return sealed.File{At: at, Name: c.Name, Path: c.Path, TPM2Device: c.TPM2Device}
 }
 
 // Check returns why the active provider cannot be used, or nil. Providers that only unwrap may be
