@@ -28,7 +28,7 @@ import (
 const searched = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // packages are Debian's names of what holds the programs, where that is not clevis.
-var packages = map[string]string{"tpm2": "clevis-tpm2", "pkcs11": "clevis-pkcs11"}
+var packages = map[string]string{"tpm2": "clevis-tpm2", "pkcs11": "clevis in its version 24 or later, as of Debian 14, with clevis-luks and opensc"}
 
 // provider wraps by one policy.
 type provider struct {

@@ -228,12 +228,12 @@ func TestForeignWraps(t *testing.T) {
 	}
 }
 
-// A pin that Debian does not have yet, found by its name as clevis finds pins, through the real clevis: its configuration arrives as it was given, and
+// A pin that Debian 13 does not have yet, found by its name as clevis finds pins, through the real clevis: its configuration arrives as it was given, and
 // its wraps come back.
 func TestPKCS11(t *testing.T) {
 	realtest.NeedTang(t)
 	dir := t.TempDir()
-	// As clevis 21 does: what the configuration says stands in the header, and W below a key that the token would open.
+	// As clevis 24 does: what the configuration says stands in the header, and W below a key that the token would open.
 	for name, script := range map[string]string{
 		"clevis-encrypt-pkcs11": `printf %s "$1" >"$DIR/config"
 uri=$(jose fmt -j- -Og uri -u- <<<"$1"); mechanism=$(jose fmt -j- -Og mechanism -u- <<<"$1" || :)
@@ -251,7 +251,7 @@ jwe='{"protected":{"clevis":{"pin":"pkcs11","pkcs11":{"uri":"'$uri'","mechanism"
 		}
 	}
 	newToken()
-	const policy = `{"mechanism":"RSA-PKCS-OAEP","uri":"pkcs11:token=voluks;object=kek?pin-source=file:/etc/voluks/token-pin"}`
+	const policy = `{"mechanism":"RSA-PKCS","uri":"pkcs11:module-path=/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so;token=voluks"}`
 	p, err := clevis.NewIn(dir+":"+clevis.Searched, "kek.clevis", config.Clevis{Pin: "pkcs11", Policy: policy})
 	if err != nil {
 		t.Fatal(err)
@@ -263,12 +263,12 @@ jwe='{"protected":{"clevis":{"pin":"pkcs11","pkcs11":{"uri":"'$uri'","mechanism"
 	if err := unwraps(t, p, ref, wrap); err != nil {
 		t.Error(err)
 	}
-	other, err := clevis.NewIn(dir+":"+clevis.Searched, "kek.clevis", config.Clevis{Pin: "pkcs11", Policy: strings.Replace(policy, "kek", "other", 1)})
+	other, err := clevis.NewIn(dir+":"+clevis.Searched, "kek.clevis", config.Clevis{Pin: "pkcs11", Policy: strings.Replace(policy, "=voluks", "=other", 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := unwraps(t, other, ref, wrap); !errors.Is(err, kek.ErrNotMine) {
-		t.Errorf("another object of the token: %v", err)
+		t.Errorf("a token of another name: %v", err)
 	}
 	newToken()
 	if err := unwraps(t, p, ref, wrap); !errors.Is(err, kek.ErrWrongKey) {
@@ -303,6 +303,9 @@ func TestMisbehaviour(t *testing.T) {
 		"complaints":         {"exec cat /dev/zero >&2", nil, nil},
 		"no TPM":             {"echo A TPM2 device with the in-kernel resource manager is needed! >&2; exit 1", kek.ErrUnavailable, kek.ErrUnavailable},
 		"other PCRs":         {"echo Unsealing jwk from TPM failed! " + key + " >&2; exit 1", kek.ErrUnavailable, kek.ErrDenied},
+		"no token":           {"echo error: Token not initialized >&2; exit 1", kek.ErrUnavailable, kek.ErrUnavailable},
+		"another PIN":        {"echo rv = CKR_PIN_INCORRECT >&2; exit 1", kek.ErrUnavailable, kek.ErrDenied},
+		"no PIN":             {"echo Invalid PIN? >&2; exit 1", kek.ErrUnavailable, kek.ErrUnavailable}, // in its file, which is not there
 		"server down":        {"echo Error communicating with server http://127.0.0.1:1 >&2; exit 1", kek.ErrUnavailable, kek.ErrUnavailable},
 		"something else":     {"echo oops >&2; exit 1", kek.ErrUnavailable, kek.ErrWrongKey}, // the server of this policy is down
 		"a terminal's words": {`printf '\033[2Joops' >&2; exit 1`, kek.ErrUnavailable, kek.ErrWrongKey},
@@ -384,7 +387,8 @@ func TestBadSettings(t *testing.T) {
 		"clevis missing":        {"tang", good, empty, "pin", "package clevis"},
 		"pin missing":           {"tpm2", `{}`, noTPM, "pin", "package clevis-tpm2"},
 		"pin of a mix missing":  {"sss", `{"t":1,"pins":{"tpm2":{},"tang":` + good + `}}`, noTPM, "pin", "package clevis-tpm2"},
-		"PIN shown to no error": {"pkcs11", `{"uri":"pkcs11:pin-value=123456"}`, fakes, "policy", "pin-source"},
+		"PIN shown to no error": {"pkcs11", `{"uri":"pkcs11:pin-value=123456"}`, fakes, "policy", "/run/systemd"},
+		"PIN in a file":         {"pkcs11", `{"uri":"pkcs11:token=a?pin-source=file:/pin"}`, fakes, "policy", "/run/systemd"},
 	} {
 		_, err := clevis.NewIn(tc.path, "kek.clevis", config.Clevis{Pin: tc.pin, Policy: tc.policy})
 		var setting *kek.ConfigError

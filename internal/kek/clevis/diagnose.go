@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/voluks/voluks/internal/kek"
@@ -16,10 +17,18 @@ import (
 
 // Clevis ends with status 1 whatever went wrong. Its words tell where to look, and the servers themselves whether they are there.
 var (
-	noTPM = []kek.Cause{{Said: "tpm2 device|device must be readable and writable|creating tpm2 primary key failed|could not load tcti|could not initialize tcti",
-		Kind: kek.ErrUnavailable, Means: "the TPM cannot be used now"}}
-	otherBoot = []kek.Cause{{Said: "unsealing jwk from tpm failed",
-		Kind: kek.ErrDenied, Means: "the TPM does not unseal: this node did not boot the way that the policy's PCRs demand, or it is not that TPM"}}
+	// away is what may come, or come back.
+	away = []kek.Cause{
+		{Said: "tpm2 device|device must be readable and writable|creating tpm2 primary key failed|could not load tcti|could not initialize tcti",
+			Kind: kek.ErrUnavailable, Means: "the TPM cannot be used now"},
+		{Said: "no slots|no slot with a token|token not initialized|ckr_token_not_|ckr_device_removed", Kind: kek.ErrUnavailable, Means: "the token is not there now"},
+	}
+	// denied is what does not pass by itself.
+	denied = []kek.Cause{
+		{Said: "unsealing jwk from tpm failed", Kind: kek.ErrDenied,
+			Means: "the TPM does not unseal: this node did not boot the way that the policy's PCRs demand, or it is not that TPM"},
+		{Said: "ckr_pin_", Kind: kek.ErrDenied, Means: "the token does not take the PIN in " + policy.PINFile},
+	}
 )
 
 // encryptError says why there is no wrap.
@@ -43,7 +52,10 @@ func (p *provider) decryptError(ctx context.Context, err error, shares []policy.
 		}
 	}
 	if err == nil {
-		err = p.at.Explain(said, otherBoot)
+		err = p.at.Explain(said, denied)
+	}
+	if _, missing := os.Stat(policy.PINFile); err == nil && missing != nil && strings.Contains(said.Error(), "Invalid PIN?") {
+		err = fmt.Errorf("%w: clevis finds no PIN for the token: %w (%w)", kek.ErrUnavailable, missing, said)
 	}
 	if err == nil {
 		err = fmt.Errorf("%w: %w", kek.ErrWrongKey, said)
@@ -61,5 +73,5 @@ func (p *provider) said(ctx context.Context, failed error) (said, err error) {
 		return nil, p.at.Bad("pin", "%w", failed)
 	}
 	said = fmt.Errorf("clevis: %s", exit.Stderr)
-	return said, p.at.Explain(said, noTPM)
+	return said, p.at.Explain(said, away)
 }

@@ -26,6 +26,9 @@ type Policy struct {
 	below     []*Policy
 }
 
+// PINFile is where clevis looks for the PIN of a token. It should be gone after the next boot, and is, there.
+const PINFile = "/run/systemd/clevis-pkcs11.pin"
+
 var thumbprint = lateregexp.New(`^[A-Za-z0-9_-]{1,128}$`)
 
 // maxDepth bounds how deep sss may nest.
@@ -111,8 +114,11 @@ func (p *Policy) checkToken() error {
 	if !strings.HasPrefix(uri, "pkcs11:") {
 		return errors.New(`the pin pkcs11 needs a "uri" of a token`)
 	}
-	if strings.Contains(uri, "pin-value") {
-		return errors.New("pin-value would show the PIN of the token to everybody on this node, and in each header: use pin-source")
+	switch {
+	case strings.Contains(uri, "pin-value"):
+		return errors.New("pin-value would show the PIN of the token to everybody on this node, and in each header: put it into " + PINFile)
+	case strings.Contains(uri, "pin-source"):
+		return errors.New("clevis does not know pin-source: put the PIN of the token into " + PINFile)
 	}
 	return nil
 }
