@@ -98,8 +98,8 @@ func start(o Options, ended func()) (*process, error) {
 	go forward(logR, o.Log, cmd.Process.Pid)
 	go func() {
 		p.status = cmd.Wait()
+		ended() // first, so that whoever has seen the end counts no more than there are
 		close(p.done)
-		ended()
 	}()
 	return p, nil
 }
