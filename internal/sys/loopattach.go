@@ -38,8 +38,12 @@ func LoopAttach(ctx context.Context, img *os.File, blockSize int) (Loop, *os.Fil
 	ctx, cancel := context.WithTimeout(ctx, attachPatience)
 	defer cancel()
 	start := time.Now()
+	finder := loopFinder{ctl, map[int]bool{}}
 	for {
-		f, err := tryLoop(ctl, img, blockSize)
+		f, err := finder.openFree()
+		if err == nil {
+			err = bindLoop(f, img, blockSize)
+		}
 		if err == nil {
 			l, err := loopStatus(f)
 			if err == nil {
@@ -77,6 +81,7 @@ func (l Loop) mustBe(dev, ino uint64, blockSize int) error {
 const (
 	attachPatience = 30 * time.Second
 	nodePatience   = 2 * time.Second
+	openPatience   = 2 * time.Second
 )
 
 // wait pauses for some milliseconds, at random so that those who race do not meet again. At the end of ctx it returns err with the context's.
@@ -92,9 +97,19 @@ func wait(ctx context.Context, err error) error {
 // errLoopTaken: the free device was somebody else's by the time we had it.
 var errLoopTaken = errors.New("other users keep taking the free loop device")
 
-func tryLoop(ctl, img *os.File, blockSize int) (*os.File, error) {
+// A loopFinder finds devices for one LoopAttach. It remembers those that do not answer.
+type loopFinder struct {
+	ctl   *os.File
+	hangs map[int]bool
+}
+
+// openFree opens a device that is free, or was a moment ago; errLoopTaken if there is none right now.
+//
+// The kernel calls a device free until whoever binds it is done, and lets nobody open it meanwhile. Where that one waits for a disk that does not answer,
+// everybody would be given the same device and wait with it. So such a device is passed over, and where there is no other one is made. F12
+func (l *loopFinder) openFree() (*os.File, error) {
 	var number int
-	err := control(ctl, func(fd int) (err error) {
+	err := control(l.ctl, func(fd int) (err error) {
 		number, err = unix.IoctlRetInt(fd, unix.LOOP_CTL_GET_FREE)
 		return err
 	})
@@ -104,28 +119,79 @@ func tryLoop(ctl, img *os.File, blockSize int) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find a free loop device: %w", err)
 	}
-	return bindLoop(number, img, blockSize)
+	for {
+		if l.hangs[number] {
+			for number = 0; l.hangs[number] || loopBound(number); number++ {
+			}
+			err := control(l.ctl, func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_CTL_ADD, number) })
+			if err != nil && !errors.Is(err, unix.EEXIST) {
+				return nil, fmt.Errorf("make a loop device: %w", err)
+			}
+		}
+		f, err := openFreeLoop(number)
+		if !errors.Is(err, errLoopHangs) {
+			return f, err
+		}
+		l.hangs[number] = true
+	}
 }
 
-// bindLoop binds the device of that number; errLoopTaken if it is not free (any more).
-func bindLoop(number int, img *os.File, blockSize int) (*os.File, error) {
-	f, err := open(loopPath(number), unix.O_RDWR, 0)
-	switch {
+// loopBound tells whether sysfs shows the device of that number as bound.
+func loopBound(number int) bool {
+	_, err := os.Stat(fmt.Sprintf("/sys/block/loop%d/loop", number))
+	return err == nil
+}
+
+// errLoopHangs: whoever works on the device does not come to an end.
+var errLoopHangs = errors.New("the loop device does not answer")
+
+// openFreeLoop opens the device of that number; errLoopTaken if it is not there (any more).
+func openFreeLoop(number int) (*os.File, error) {
+	f, err := openInTime(loopPath(number), unix.O_RDWR, openPatience)
 	// The node appears a moment after the device (udev), or was removed again (LOOP_CTL_REMOVE).
-	case isGone(err), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EBUSY):
+	if isGone(err) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EBUSY) {
 		return nil, fmt.Errorf("%w: %w", err, errLoopTaken)
-	case err != nil:
-		return nil, err
 	}
-	err = configureLoop(f, img, blockSize)
+	return f, err
+}
+
+// openInTime gives up with errLoopHangs. The thread that waits then ends with the process at the latest; the kernel lets it be killed.
+func openInTime(path string, flags int, patience time.Duration) (*os.File, error) {
+	type result struct {
+		f   *os.File
+		err error
+	}
+	opened, late := make(chan result), make(chan struct{})
+	go func() {
+		f, err := open(path, flags, 0)
+		select {
+		case opened <- result{f, err}:
+		case <-late:
+			if err == nil {
+				f.Close()
+			}
+		}
+	}()
+	select {
+	case r := <-opened:
+		return r.f, r.err
+	case <-time.After(patience):
+		close(late)
+		return nil, fmt.Errorf("open %s: %w", path, errLoopHangs)
+	}
+}
+
+// bindLoop binds an open device, and closes it if that fails; errLoopTaken if it is not free any more.
+func bindLoop(f, img *os.File, blockSize int) error {
+	err := configureLoop(f, img, blockSize)
 	if err == nil {
-		return f, nil
+		return nil
 	}
 	// EBUSY: bound by somebody else, or being unbound.
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EINTR) {
 		err = fmt.Errorf("%w: %w", err, errLoopTaken)
 	}
-	return nil, errors.Join(err, f.Close())
+	return errors.Join(err, f.Close())
 }
 
 func configureLoop(loop, img *os.File, blockSize int) error {
