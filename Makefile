@@ -85,24 +85,28 @@ test-boot: deps ## reboots of a node in the full guest
 test-packages: deps ## install, upgrade and removal of the packages in the full guest
 	scripts/test-packages
 
-# The guest of full and that of boot take a processor each; small has two guests, and so comes when they are done.
-SUITES := full unit boot small transit packages
+# Each suite with a guest has one, on a processor of its own, so two at a time are as many as two processors take. The longest come first, once their image
+# is there.
+SUITES := image check unit full boot small small-cmd packages transit
 
 .PHONY: test
-test: check ## everything; whatever is missing is a failure
-	@scripts/guest-full build
+test: deps ## everything; whatever is missing is a failure
 	@echo 'Two suites at a time; what one says is shown when it has ended.'
 	@done=$$(mktemp); trap 'rm -f "$$done"' EXIT; status=0; \
 	VOLUKS_SUITES=$$done $(MAKE) --no-print-directory -k -j2 --output-sync=target $(SUITES:%=suite-%) 9>&2 || status=$$?; \
 	echo; cat "$$done"; exit "$$status"
 
 .PHONY: $(SUITES:%=suite-%)
+suite-full suite-boot suite-packages: suite-image
+suite-image: ; @scripts/suite image scripts/guest-full build
+suite-check: ; @scripts/suite check $(MAKE) --no-print-directory check
 suite-unit: ; @scripts/suite unit scripts/test-unit --all
-suite-transit: ; @scripts/suite transit scripts/test-transit
-suite-small: ; @scripts/suite small scripts/test-small $(KERNEL_PKGS)
 suite-full: ; @scripts/suite full scripts/test-full
 suite-boot: ; @scripts/suite boot scripts/test-boot
+suite-small: ; @VOLUKS_GUESTS=1 scripts/suite small scripts/test-small $(filter-out ./cmd/...,$(KERNEL_PKGS))
+suite-small-cmd: ; @VOLUKS_GUESTS=1 scripts/suite small-cmd scripts/test-small ./cmd/...
 suite-packages: ; @scripts/suite packages scripts/test-packages
+suite-transit: ; @scripts/suite transit scripts/test-transit
 
 .PHONY: fuzz
 fuzz: deps ## every fuzz target for FUZZTIME (default 30s)
