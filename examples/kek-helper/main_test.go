@@ -46,11 +46,25 @@ func TestConformance(t *testing.T) {
 			return p
 		}
 	}
+	// What the key service behind a helper may be like; the example has its keys in files, and so has none.
+	while := func(script string) func(*testing.T) kek.Provider {
+		return func(t *testing.T) kek.Provider {
+			p, err := exec.New("kek.exec", config.Exec{Command: []string{"/bin/sh", "-c", "cat >/dev/null; " + script}, ID: "one"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+	}
 	dir, one := provider("one")
 	_, other := provider("other")
 	kektest.Run(t, kektest.Target{
-		New:     one,
-		Other:   other,
-		Advance: func(*testing.T) { add(dir, "2.key") },
+		New:      one,
+		Other:    other,
+		Advance:  func(*testing.T) { add(dir, "2.key") },
+		Down:     while(`echo '{"error": "unavailable"}'`),
+		Slow:     while(`sleep 600`),
+		Denied:   while(`echo '{"error": "denied"}'`),
+		Disabled: while(`echo '{"error": "disabled"}'`),
 	})
 }

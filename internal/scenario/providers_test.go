@@ -17,6 +17,7 @@ import (
 type other struct {
 	t    *testing.T
 	root string
+	made string // what init said
 }
 
 // newOther makes one by "voluks init" with these arguments, and a volume "db" on it.
@@ -27,12 +28,12 @@ func newOther(t *testing.T, args ...string) other {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := other{t, root}
+	n := other{t: t, root: root}
 	t.Cleanup(func() { os.RemoveAll(root) })
 	for i := range args {
 		args[i] = strings.ReplaceAll(args[i], "ROOT", root)
 	}
-	t.Logf("%s", n.voluks(append([]string{"init", "--no-recovery"}, args...)...))
+	n.made = n.voluks(append([]string{"init", "--no-recovery"}, args...)...)
 	t.Cleanup(func() {
 		try("voluks", "--root", root, "volume", "umount", "--force", "db")
 		if _, err := try("voluks", "--root", root, "volume", "rm", "--force", "db"); err != nil {
@@ -121,6 +122,9 @@ func TestTangServer(t *testing.T) {
 // A systemd credential: made by init, sealed to what there is, which is said; opened by systemd-creds, and by systemd for a unit.
 func TestCredential(t *testing.T) {
 	n := newOther(t, "--credential")
+	if !strings.Contains(n.made, "sealed to the host key of this installation alone, since systemd can use no TPM2 here") {
+		t.Errorf("init says: %s", n.made)
+	}
 	if told := n.voluks("--format", "json", "kek", "test"); !strings.Contains(told, `"works"`) {
 		t.Errorf("kek test: %s", told)
 	}
@@ -142,6 +146,9 @@ func TestCredentialTPM(t *testing.T) {
 	full(t)
 	device, stop := realtest.NewTPM(t)
 	n := newOther(t, "--credential", "--tpm2-device", device)
+	if !strings.Contains(n.made, "sealed to the TPM2 of this node and the host key of this installation.") {
+		t.Errorf("init says: %s", n.made)
+	}
 	n.opens()
 	made := n.voluks("--format", "json", "kek", "create", "--tpm2-device", device, "credential", filepath.Join(n.root, "second"))
 	if !strings.Contains(made, "the TPM2 of this node") || !strings.Contains(made, "the host key of this installation") {

@@ -3,7 +3,6 @@
 package clevis_test
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/voluks/voluks/internal/config"
 	"github.com/voluks/voluks/internal/kek"
@@ -36,17 +34,6 @@ func open(t *testing.T, pin, policy string) kek.Provider {
 	return p
 }
 
-// stuck listens and never answers.
-func stuck(t *testing.T) (url string) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	return "http://" + listener.Addr().String()
-}
-
 // F28, F29, F39, F40
 func TestTang(t *testing.T) {
 	server, other := realtest.NewTang(t), realtest.NewTang(t)
@@ -60,6 +47,11 @@ func TestTang(t *testing.T) {
 		Down: func(t *testing.T) kek.Provider {
 			server.Stop()
 			t.Cleanup(server.Start)
+			return open(t, "tang", policy)
+		},
+		Slow: func(t *testing.T) kek.Provider {
+			server.Hang()
+			t.Cleanup(func() { server.Stop(); server.Start() })
 			return open(t, "tang", policy)
 		},
 	})
@@ -144,21 +136,6 @@ func TestThreshold(t *testing.T) {
 	order := open(t, "sss", fmt.Sprintf(`{"pins":{"tang":[%s,%s,%s]},"t":2}`, policies[2], policies[0], policies[1]))
 	if order.Ref() != p.Ref() {
 		t.Errorf("the order of the servers makes another key of it: %v, %v", p.Ref(), order.Ref())
-	}
-}
-
-func TestSlow(t *testing.T) {
-	realtest.NeedTang(t)
-	p := open(t, "tang", `{"url":"`+stuck(t)+`","thp":"x"}`)
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
-	started := time.Now()
-	_, _, _, err := p.Generate(ctx, binding)
-	if !errors.Is(err, kek.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
-	}
-	if took := time.Since(started); took > 5*time.Second {
-		t.Errorf("took %v", took)
 	}
 }
 

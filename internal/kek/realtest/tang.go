@@ -153,6 +153,19 @@ func (s *Tang) Stop() {
 	}
 }
 
+// Hang stops it, and takes connections without ever answering, until Stop.
+func (s *Tang) Hang() {
+	s.t.Helper()
+	s.Stop()
+	listener, err := net.Listen("tcp", s.address)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stop = func() { listener.Close() }
+}
+
 func (s *Tang) serve(connection net.Conn) {
 	defer connection.Close()
 	file, err := connection.(*net.TCPConn).File()
