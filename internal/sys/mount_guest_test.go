@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/voluks/voluks/internal/testenv"
 )
@@ -197,4 +199,26 @@ func TestPinnedNamespace(t *testing.T) {
 	if h, err := NamespacesWithDevice(major, minor); err != nil || len(h) != 1 {
 		t.Errorf("%+v, %v", h, err)
 	}
+}
+
+// Processes that end while they are asked for their namespace are no reason not to know who holds a device. F51
+func TestNamespacesOfProcessesThatEnd(t *testing.T) {
+	testenv.Guest(t)
+	enough := time.Now().Add(3 * time.Second) // a hundred rounds; without care for such processes one in a hundred failed
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for time.Now().Before(enough) {
+				if err := exec.Command("true").Run(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for time.Now().Before(enough) {
+		if _, err := MountNamespaces(); err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Wait()
 }

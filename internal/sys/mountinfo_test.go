@@ -83,7 +83,7 @@ func fakeProc(t *testing.T, procs map[string]struct{ ns, state, mounts string })
 		if p.mounts != "" {
 			must(t, os.WriteFile(filepath.Join(dir, "mountinfo"), []byte(p.mounts), 0o600))
 		}
-		must(t, os.WriteFile(filepath.Join(dir, "stat"), []byte(pid+" (x) "+p.state+" 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20"), 0o600))
+		must(t, os.WriteFile(filepath.Join(dir, "stat"), []byte(pid+" (x) "+p.state+" 1 2 3 4 5 0 7 8 9 10 11 12 13 14 15 16 17 18 19 20"), 0o600))
 	}
 	return root
 }

@@ -113,17 +113,18 @@ func readMounts(proc string, pid int) ([]MountInfo, error) {
 	return ParseMountInfo(f)
 }
 
-// ended tells whether err comes from a process that is gone or a zombie, which has no namespaces any more (the kernel answers ENOENT or EINVAL then).
+// ended tells whether err comes from a process that is gone, a zombie, or about to be one: it has no namespaces any more, and no files either, which it
+// gives up first. The kernel answers ENOENT or EINVAL then, and EACCES to whoever has found the process and asks for its namespace too late.
 func ended(proc string, pid int, err error) bool {
-	if !isGone(err) && !errors.Is(err, unix.EINVAL) {
+	if !isGone(err) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EACCES) {
 		return false
 	}
 	b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return isGone(err)
 	}
-	_, state, err := parseStat(b)
-	return err == nil && (state == 'Z' || state == 'X' || state == 'x')
+	_, ends, err := parseStat(b)
+	return err == nil && ends
 }
 
 // NamespacesWithDevice returns the mounts of a block device in all mount namespaces, the caller's included. btrfs shows an anonymous device number, so

@@ -4,10 +4,12 @@ package sys
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,16 +31,23 @@ func ProcessStart(pid int) (uint64, error) {
 	return start, nil
 }
 
-// parseStat returns fields 22 (start time) and 3 (state) of a stat line. Field 2 is the command in parentheses and may hold blanks and parentheses
-// itself, so everything is counted from the last one.
-func parseStat(b []byte) (start uint64, state byte, err error) {
+// exiting is a flag in field 9 of proc_pid_stat(5), PF_EXITING of the kernel's sched.h: the process ends, and gives up what it has bit by bit.
+const exiting = 0x4
+
+// parseStat returns field 22 of a stat line, the start time, and whether the process has ended or is about to (fields 3 and 9). Field 2 is the command
+// in parentheses and may hold blanks and parentheses itself, so everything is counted from the last one.
+func parseStat(b []byte) (start uint64, ends bool, err error) {
 	_, rest, ok := cutLast(b, ')')
-	fields := bytes.Fields(rest)
+	fields := strings.Fields(string(rest))
 	if !ok || len(fields) < 20 || len(fields[0]) != 1 {
-		return 0, 0, fmt.Errorf("unexpected format of /proc/PID/stat")
+		return 0, false, errors.New("unexpected format of /proc/PID/stat")
 	}
-	start, err = strconv.ParseUint(string(fields[19]), 10, 64)
-	return start, fields[0][0], err
+	flags, err := strconv.ParseUint(fields[6], 10, 64)
+	if err != nil {
+		return 0, false, fmt.Errorf("flags in /proc/PID/stat: %w", err)
+	}
+	start, err = strconv.ParseUint(fields[19], 10, 64)
+	return start, flags&exiting != 0 || strings.Contains("ZXx", fields[0]), err
 }
 
 func cutLast(b []byte, sep byte) (before, after []byte, ok bool) {

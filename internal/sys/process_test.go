@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -44,14 +45,19 @@ func TestProcessStart(t *testing.T) {
 }
 
 func TestParseStat(t *testing.T) {
-	const tail = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20"
+	const tail = " S 1 2 3 4 5 64 7 8 9 10 11 12 13 14 15 16 17 18 4242 20"
 	for _, comm := range []string{"(cat)", "(a b)", "(x) S 1 2)", "(()", "())"} {
-		start, state, err := parseStat([]byte("17 " + comm + tail))
-		if err != nil || start != 4242 || state != 'S' {
-			t.Errorf("%s: %d %c %v", comm, start, state, err)
+		start, ends, err := parseStat([]byte("17 " + comm + tail))
+		if err != nil || start != 4242 || ends {
+			t.Errorf("%s: %d %t %v", comm, start, ends, err)
 		}
 	}
-	for _, s := range []string{"", "17", "17 (cat", "17 (cat) S 1 2", "17 (cat) SS" + tail[2:]} {
+	for _, s := range []string{strings.Replace(tail, "S", "Z", 1), strings.Replace(tail, " 64 ", " 68 ", 1)} {
+		if _, ends, err := parseStat([]byte("17 (x)" + s)); err != nil || !ends {
+			t.Errorf("%q: %t, %v", s, ends, err)
+		}
+	}
+	for _, s := range []string{"", "17", "17 (cat", "17 (cat) S 1 2", "17 (cat) SS" + tail[2:], "17 (cat)" + strings.Replace(tail, " 64 ", " x ", 1)} {
 		if _, _, err := parseStat([]byte(s)); err == nil {
 			t.Errorf("%q: no error", s)
 		}
