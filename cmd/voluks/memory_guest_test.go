@@ -18,10 +18,10 @@ import (
 	"github.com/voluks/voluks/internal/testenv"
 )
 
-// Many volumes are asked for at once, as when a node boots, where there are 80 MiB for the agent and all that it starts: with a worker for each it would be
-// twice that. An Argon2id slot of cryptsetup's defaults takes up to 1 GiB each. F42
+// Many volumes are asked for at once, as when a node boots, where there are 96 MiB for the agent and all that it starts: with a worker for each they would
+// not do. An Argon2id slot of cryptsetup's defaults takes up to 1 GiB each. F42
 func TestGuestManyVolumesInLittleMemory(t *testing.T) {
-	const volumes, limit = 24, 80 << 20
+	const volumes, limit = 24, 96 << 20
 	testenv.Guest(t)
 	testenv.LeakCheck(t)
 	n := &node{t, testenv.Ext4Dir(t, 2)}

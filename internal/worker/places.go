@@ -13,7 +13,7 @@ const (
 	// atMost is how many workers there may be with the slow ones. Each takes about 5 MB.
 	atMost = 32
 	// slowAfter is when a worker is slow: most are done in a fraction of it.
-	slowAfter = 5 * time.Second
+	slowAfter = 15 * time.Second
 )
 
 // atOnce is how many workers run at a time. With many more of them than processors none ends sooner.
