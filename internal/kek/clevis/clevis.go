@@ -36,14 +36,17 @@ type provider struct {
 	pin     string
 	policy  *policy.Policy
 	path    string // as in $PATH
+	pinFile string
 	program string
 	ref     kek.Ref
 }
 
 // New judges the settings and looks for the programs; it runs none. Errors are *kek.ConfigError.
-func New(at kek.Table, s config.Clevis) (kek.Provider, error) { return newIn(searched, at, s) }
+func New(at kek.Table, s config.Clevis) (kek.Provider, error) {
+	return newIn(searched, policy.PINFile, at, s)
+}
 
-func newIn(path string, at kek.Table, s config.Clevis) (kek.Provider, error) {
+func newIn(path, pinFile string, at kek.Table, s config.Clevis) (kek.Provider, error) {
 	if err := policy.CheckPin(s.Pin); err != nil {
 		return nil, at.Bad("pin", "%w", err)
 	}
@@ -51,7 +54,7 @@ func newIn(path string, at kek.Table, s config.Clevis) (kek.Provider, error) {
 	if err != nil {
 		return nil, at.Bad("policy", "%w", err)
 	}
-	p := &provider{at, s.Pin, parsed, path, look(path, "clevis"), kek.Ref{Provider: "clevis", ID: parsed.ID(), Version: parsed.Version()}}
+	p := &provider{at, s.Pin, parsed, path, pinFile, look(path, "clevis"), kek.Ref{Provider: "clevis", ID: parsed.ID(), Version: parsed.Version()}}
 	if p.program == "" {
 		return nil, at.Bad("pin", "clevis is not installed; install the package clevis")
 	}

@@ -281,8 +281,8 @@ func TestMisbehaviour(t *testing.T) {
 		"no TPM":             {"echo A TPM2 device with the in-kernel resource manager is needed! >&2; exit 1", kek.ErrUnavailable, kek.ErrUnavailable},
 		"other PCRs":         {"echo Unsealing jwk from TPM failed! " + key + " >&2; exit 1", kek.ErrUnavailable, kek.ErrDenied},
 		"no token":           {"echo error: Token not initialized >&2; exit 1", kek.ErrUnavailable, kek.ErrUnavailable},
-		"another PIN":        {"echo rv = CKR_PIN_INCORRECT >&2; exit 1", kek.ErrUnavailable, kek.ErrDenied},
-		"no PIN":             {"echo Invalid PIN? >&2; exit 1", kek.ErrUnavailable, kek.ErrUnavailable}, // in its file, which is not there
+		"another PIN":        {"echo rv = CKR_PIN_INCORRECT >&2; exit 1", kek.ErrUnavailable, kek.ErrDenied}, // in a file that is not there
+		"no PIN":             {"echo Invalid PIN? >&2; exit 1", kek.ErrUnavailable, kek.ErrUnavailable},      // in its file, which is not there
 		"server down":        {"echo Error communicating with server http://127.0.0.1:1 >&2; exit 1", kek.ErrUnavailable, kek.ErrUnavailable},
 		"something else":     {"echo oops >&2; exit 1", kek.ErrUnavailable, kek.ErrWrongKey}, // the server of this policy is down
 		"a terminal's words": {`printf '\033[2Joops' >&2; exit 1`, kek.ErrUnavailable, kek.ErrWrongKey},
@@ -304,6 +304,29 @@ func TestMisbehaviour(t *testing.T) {
 				t.Errorf("%s: %s: %q", name, what, check.err)
 			}
 		}
+	}
+}
+
+// A PIN that the token refuses is tried once: most tokens lock themselves after three.
+func TestWrongPIN(t *testing.T) {
+	fakes := fakeClevis(t, `[ "$1" = decrypt ] || exec cat; [ -e "${0%/*}/pin" ] && echo CKR_PIN_INCORRECT >&2; echo "Invalid PIN?" >&2; exit 1`)
+	pin := filepath.Join(fakes, "pin")
+	if err := os.WriteFile(pin, []byte("999999"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := clevis.NewIn(fakes, "kek.clevis", config.Clevis{Pin: "pkcs11", Policy: `{"uri":"pkcs11:token=a"}`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrap := []byte(base64.RawURLEncoding.EncodeToString([]byte(`{"clevis":{"pin":"pkcs11","pkcs11":{"uri":"pkcs11:token=a"}}}`)) + ".a.b.c.d")
+	if err := unwraps(t, p, p.Ref(), wrap); !errors.Is(err, kek.ErrDenied) || !strings.Contains(err.Error(), "it was removed") {
+		t.Errorf("the wrong PIN: %v", err)
+	}
+	if _, err := os.Stat(pin); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+	if err := unwraps(t, p, p.Ref(), wrap); !errors.Is(err, kek.ErrUnavailable) || !strings.Contains(err.Error(), pin) {
+		t.Errorf("then: %v", err)
 	}
 }
 

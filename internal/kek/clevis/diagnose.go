@@ -24,11 +24,8 @@ var (
 		{Said: "no slots|no slot with a token|token not initialized|ckr_token_not_|ckr_device_removed", Kind: kek.ErrUnavailable, Means: "the token is not there now"},
 	}
 	// denied is what does not pass by itself.
-	denied = []kek.Cause{
-		{Said: "unsealing jwk from tpm failed", Kind: kek.ErrDenied,
-			Means: "the TPM does not unseal: this node did not boot the way that the policy's PCRs demand, or it is not that TPM"},
-		{Said: "ckr_pin_", Kind: kek.ErrDenied, Means: "the token does not take the PIN in " + policy.PINFile},
-	}
+	denied = []kek.Cause{{Said: "unsealing jwk from tpm failed", Kind: kek.ErrDenied,
+		Means: "the TPM does not unseal: this node did not boot the way that the policy's PCRs demand, or it is not that TPM"}}
 )
 
 // encryptError says why there is no wrap.
@@ -54,13 +51,32 @@ func (p *provider) decryptError(ctx context.Context, err error, shares []policy.
 	if err == nil {
 		err = p.at.Explain(said, denied)
 	}
-	if _, missing := os.Stat(policy.PINFile); err == nil && missing != nil && strings.Contains(said.Error(), "Invalid PIN?") {
-		err = fmt.Errorf("%w: clevis finds no PIN for the token: %w (%w)", kek.ErrUnavailable, missing, said)
+	if err == nil {
+		err = p.pinError(said)
 	}
 	if err == nil {
 		err = fmt.Errorf("%w: %w", kek.ErrWrongKey, said)
 	}
 	return fmt.Errorf("decrypt: %w", err)
+}
+
+// pinError says why a token does not let clevis in, or returns nil. A PIN that the token has refused is removed: whoever cannot unlock tries again, and a
+// few wrong PINs lock a token for good.
+func (p *provider) pinError(said error) error {
+	_, missing := os.Stat(p.pinFile)
+	switch {
+	case strings.Contains(said.Error(), "CKR_PIN_"):
+		if missing == nil {
+			missing = os.Remove(p.pinFile)
+		}
+		if missing == nil {
+			said = fmt.Errorf("it was removed, before the token locks itself (%w)", said)
+		}
+		return fmt.Errorf("%w: the token does not take the PIN in %s; %w", kek.ErrDenied, p.pinFile, said)
+	case missing != nil && strings.Contains(said.Error(), "Invalid PIN?"):
+		return fmt.Errorf("%w: clevis finds no PIN for the token: %w (%w)", kek.ErrUnavailable, missing, said)
+	}
+	return nil
 }
 
 // said returns the words of a clevis that failed, or, where it is plain without them or the policy what is wrong, the error.
