@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -119,7 +120,8 @@ func TestTangServer(t *testing.T) {
 	}
 }
 
-// A systemd credential: made by init, sealed to what there is, which is said; opened by systemd-creds, and by systemd for a unit.
+// A systemd credential: made by init, sealed to what there is, which is said; opened by systemd-creds, and by systemd for a unit that
+// imports what the agent's does.
 func TestCredential(t *testing.T) {
 	n := newOther(t, "--credential")
 	if !strings.Contains(n.made, "sealed to the host key of this installation alone, since systemd can use no TPM2 here") {
@@ -136,8 +138,12 @@ func TestCredential(t *testing.T) {
 	if out, err := try(n.command("volume", "mount", "db")...); err == nil {
 		t.Errorf("mounted without the credential: %s", out)
 	}
-	output(t, "systemd-run", "--quiet", "--wait", "--collect", "-p", "LoadCredentialEncrypted=voluks-kek:"+sealed+".elsewhere",
-		"voluks", "--root", n.root, "volume", "mount", "db")
+	// Where systemd keeps them, a unit gets it as the agent does.
+	const store = "/etc/credstore.encrypted/voluks-kek"
+	output(t, "install", "-D", "-m", "0600", sealed+".elsewhere", store)
+	t.Cleanup(func() { os.Remove(store) })
+	imports := regexp.MustCompile("(?m)^ImportCredential=.*$").FindString(output(t, "systemctl", "cat", "voluks.service"))
+	output(t, "systemd-run", "--quiet", "--wait", "--collect", "-p", imports, "voluks", "--root", n.root, "volume", "mount", "db")
 	n.voluks("volume", "umount", "db")
 }
 
