@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/voluks/voluks/internal/kek/credential/sealed"
 	"github.com/voluks/voluks/internal/kek/file"
 	"github.com/voluks/voluks/internal/kek/keydir"
+	"github.com/voluks/voluks/internal/kek/keyfile"
 	"github.com/voluks/voluks/internal/kek/providers"
 )
 
@@ -99,6 +101,9 @@ func makeKey(ctx context.Context, provider, path, tpm string) (made madeKey, err
 		}
 		made.kek.Credential = &c
 		made.Key, made.SealedTo, err = credential.Create(ctx, providers.Credential("credential", c))
+		if errors.Is(err, keyfile.ErrExists) {
+			err = &existsError{err, nil} // no setting is to be changed for that
+		}
 	}
 	if err != nil {
 		return madeKey{}, fmt.Errorf("make a key: %w", err)

@@ -132,6 +132,10 @@ func TestCredential(t *testing.T) {
 	}
 	n.opens()
 	sealed := filepath.Join(n.root, "etc/credstore.encrypted/voluks-kek")
+	_, err := try(n.command("kek", "create", "credential", sealed)...)
+	if err == nil || !strings.Contains(err.Error(), "never overwritten") || strings.Contains(err.Error(), "hint: edit") {
+		t.Errorf("made once more: %v", err)
+	}
 	if err := os.Rename(sealed, sealed+".elsewhere"); err != nil {
 		t.Fatal(err)
 	}
