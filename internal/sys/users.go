@@ -49,8 +49,7 @@ func ProcessesUsing(mountpoint string) []Process {
 		}
 		dir := filepath.Join("/proc", e.Name())
 		if how := usage(dir, mount); how != "" {
-			comm, _ := os.ReadFile(filepath.Join(dir, "comm"))
-			users = append(users, Process{PID: pid, Comm: strings.TrimSpace(string(comm)), How: how})
+			users = append(users, process(pid, how))
 		}
 	}
 	return users
