@@ -9,7 +9,7 @@ export CGO_ENABLED := 1
 export DESTDIR PREFIX
 
 # Packages whose tests run once more in a guest with a real kernel.
-KERNEL_PKGS := ./internal/sys/... ./internal/secret/... ./internal/backing/... ./internal/filesystem/... ./luks/... ./keyslot/... ./internal/volume/... ./internal/worker/... ./internal/headerbackup/... ./cmd/...
+KERNEL_PKGS := ./internal/sys/... ./internal/secret/... ./internal/backing/... ./internal/filesystem/... ./luks/... ./keyslot/... ./internal/volume/... ./internal/worker/... ./internal/headerbackup/... ./internal/copytree ./cmd/...
 
 .PHONY: help
 help: ## say what can be made

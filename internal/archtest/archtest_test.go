@@ -47,6 +47,7 @@ var layer = map[string]int{
 	"internal/lateregexp":   0,
 	"internal/secret":       1,
 	"internal/atomicfile":   1,
+	"internal/copytree":     1,
 	"internal/qr":           2,
 	"internal/passphrase":   2,
 	"internal/config":       2,
