@@ -10,13 +10,15 @@ import (
 // HolderKind says who a holder is, which decides whether it can be found stale.
 type HolderKind string
 
-// The kinds of holders. Only a HolderDocker ever goes stale by itself: Docker never sends Unmount for a container that died with a killed
+// The kinds of holders. Of those who share a volume only a HolderDocker ever goes stale by itself: Docker never sends Unmount for a container that died with a killed
 // dockerd, while podman and the CLI are processes that end right after the call.
 const (
 	HolderDocker  HolderKind = "docker"
 	HolderPodman  HolderKind = "podman"
 	HolderCLI     HolderKind = "cli"
 	HolderSystemd HolderKind = "systemd"
+	// HolderMigrate keeps all others out. It goes stale when its process is gone.
+	HolderMigrate HolderKind = "migrate"
 )
 
 // Holder is one user of a mounted volume. ID is whatever the user calls itself (Docker's mount ID, "cli"); it may contain any characters and

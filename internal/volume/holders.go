@@ -39,7 +39,7 @@ func checkHolder(h Holder) error {
 		return fmt.Errorf("the holder's id has %d bytes, at most %d are possible", len(h.ID), maxHolderID)
 	}
 	switch h.Kind {
-	case HolderDocker, HolderPodman, HolderCLI, HolderSystemd:
+	case HolderDocker, HolderPodman, HolderCLI, HolderSystemd, HolderMigrate:
 		return nil
 	}
 	return fmt.Errorf("unknown kind of holder %q", h.Kind)

@@ -154,7 +154,7 @@ func (f *found) read(ctx context.Context, name string) error {
 		return err
 	}
 	if slots.Volume == nil {
-		return unfit("its header names no volume of voluks: copy what is in it into a volume, or let this node open it at boot with " +
+		return unfit("its header names no volume of voluks: copy what is in it with `voluks volume migrate`, or let this node open it at boot with " +
 			"`voluks keyslot adopt`")
 	}
 	home, placed := f.home(image)

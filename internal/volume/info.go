@@ -42,6 +42,8 @@ type Info struct {
 	Warnings   []string          `json:"warnings,omitempty"`   // for people
 	Drill      *Drill            `json:"drill,omitempty"`      // when the recovery identity last opened it, for a trial
 	DrillDue   string            `json:"drill_due,omitempty"`  // why it is time for another trial; one of the warnings
+	// Migrating says that its data is not whole yet; nil: it is.
+	Migrating *Migrating `json:"migrating,omitempty"`
 	// PastRecipients are fingerprints of recovery identities that its recovery slot was once sealed to: each still opens the volume with a copy of the
 	// header from then.
 	PastRecipients []string `json:"past_recipients,omitempty"`

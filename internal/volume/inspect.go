@@ -122,6 +122,9 @@ func (m *Manager) describe(v *view, name string, mine *lock) Info {
 		info.Warnings = append(info.Warnings, "holders: "+err.Error())
 	}
 	info.Holders = append(info.Holders, held...)
+	if info.Migrating = r.Migrating; r.Migrating != nil {
+		info.Warnings = append(info.Warnings, (&MigratingError{name, *r.Migrating}).Error())
+	}
 	if r.Grow > 0 {
 		info.Warnings = append(info.Warnings, fmt.Sprintf("it was begun to grow, and that was interrupted: repeat `voluks volume grow %s %s`", name, config.SizeText(r.Grow)))
 	}

@@ -29,7 +29,8 @@ import (
 // repeated with the same holder. It never formats. On an error the holder is not recorded and what was opened is closed again.
 //
 // Errors: ErrNotFound, ErrInvalid, ErrUnfinished, ErrLocked, ErrConfig, ErrDamaged, ErrPlaintext, ErrInUse (the image is in other hands), ErrNoDM,
-// ErrBusy, ErrStuck, ErrTimeout, ErrCanceled.
+// ErrBusy, ErrStuck, ErrTimeout, ErrCanceled; ErrInUse around a *HeldError while a migration goes on in it, and ErrUnfinished around a *MigratingError until
+// its data is whole.
 func (m *Manager) Mount(ctx context.Context, name string, h Holder) (path string, err error) {
 	defer finishError(&err, "mount", name)
 	if err := checkHolder(h); err != nil {
@@ -50,6 +51,13 @@ func (m *Manager) Mount(ctx context.Context, name string, h Holder) (path string
 	if r.State != StateReady {
 		return "", &Error{Code: CodeUnfinished, Err: errors.New("its creation was interrupted: create it again with the same options to finish it, or remove it")}
 	}
+	if err := m.mayShare(r, h); err != nil {
+		return "", err
+	}
+	return m.mountFor(ctx, l, r, h)
+}
+
+func (m *Manager) mountFor(ctx context.Context, l *lock, r *record, h Holder) (path string, err error) {
 	var u undo
 	defer u.onError(ctx, &err)
 	p, err := m.mounted(ctx, l, r, &u)
@@ -60,7 +68,7 @@ func (m *Manager) Mount(ctx context.Context, name string, h Holder) (path string
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	if err := m.addHolder(name, h); err != nil {
+	if err := m.addHolder(r.Name, h); err != nil {
 		return "", err
 	}
 	m.o.Crash("mount.held")

@@ -48,6 +48,8 @@ type record struct {
 	Drill      *Drill     `json:"drill,omitempty"`   // when the recovery identity was last tried
 	Past       []string   `json:"past_recipients,omitempty"`
 
+	Migrating *Migrating `json:"migrating,omitempty"` // its data is not whole yet
+
 	// NoQueues: dm-crypt works in the context of whoever asks, and not in queues of its own, which only help where a disk is slower than they are.
 	NoQueues bool         `json:"no_queues,omitempty"`
 	Grow     int64        `json:"grow,omitempty"`   // bytes that its file system is being made to have

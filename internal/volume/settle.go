@@ -95,7 +95,7 @@ func (m *Manager) settleRecord(ctx context.Context, r *record) error {
 	return m.save(r)
 }
 
-// sweep forgets Docker's stale holders: Docker never sends Unmount for a container that died with a killed dockerd. A holder is stale when, in two
+// sweep forgets stale holders: Docker never sends Unmount for a container that died with a killed dockerd, nor does a migration that was killed. A holder is stale when, in two
 // sweeps with time between them, the dockerd that asked for it is gone and nobody but voluks has the file system mounted. Whatever cannot be found
 // out counts as alive (F51), and so does every holder of another kind.
 func (m *Manager) sweep(r *record) error {
@@ -117,7 +117,7 @@ func (m *Manager) sweep(r *record) error {
 			n.Doubt = m.now().UTC()
 			err = m.writeHolder(r.Name, n)
 		case m.now().Sub(n.Doubt) >= m.o.SweepGap:
-			m.log.Info("a holder is gone without a word", "volume", r.Name, "holder", n.Holder.String(), "dockerd", n.PID)
+			m.log.Info("a holder is gone without a word", "volume", r.Name, "holder", n.Holder.String(), "process", n.PID)
 			err = m.dropHolder(r.Name, n.ID)
 		}
 		if err != nil {
@@ -129,11 +129,7 @@ func (m *Manager) sweep(r *record) error {
 
 // stale tells whether a holder is positively gone at this moment.
 func (m *Manager) stale(v *view, r *record, n holderNote) bool {
-	if n.Kind != HolderDocker || n.PID == 0 || n.Start == 0 {
-		return false
-	}
-	start, err := m.s.Kernel.ProcessStart(n.PID)
-	if err == nil && start == n.Start || err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if n.Kind != HolderDocker && n.Kind != HolderMigrate || !m.ended(n.Holder) {
 		return false
 	}
 	d, err := own(v, r)
@@ -145,6 +141,15 @@ func (m *Manager) stale(v *view, r *record, n holderNote) bool {
 	}
 	used, err := m.used(v, r, d)
 	return err == nil && !used
+}
+
+// ended tells whether the process of a holder is positively gone.
+func (m *Manager) ended(h Holder) bool {
+	if h.PID == 0 || h.Start == 0 {
+		return false
+	}
+	start, err := m.s.Kernel.ProcessStart(h.PID)
+	return err == nil && start != h.Start || errors.Is(err, fs.ErrNotExist)
 }
 
 // used tells whether anybody but voluks has the file system mounted, in any namespace.
