@@ -28,7 +28,7 @@ const (
 
 // Engine looks at what Docker does with volumes without asking us: Docker creates a plain volume of its own driver whenever a plugin
 // is away or an image declares a VOLUME, and a local volume of the same name shadows one of ours (DOCKER.md, plaintext by name).
-// It only sends GET requests.
+// All but RemoveLocalVolume only sends GET requests.
 type Engine struct {
 	// Socket is the API socket; empty means EngineSocket.
 	Socket string
@@ -180,7 +180,7 @@ func (e Engine) get(ctx context.Context, path string, into any) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("docker answered %s", resp.Status)
+		return &AnswerError{resp.StatusCode, resp.Status, ""}
 	}
 	return json.NewDecoder(io.LimitReader(resp.Body, engineResponse)).Decode(into)
 }
