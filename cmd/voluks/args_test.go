@@ -56,7 +56,7 @@ func TestNormalizeRefuses(t *testing.T) {
 	app := newApp(newEnv())
 	for _, test := range []struct{ line, command, text string }{
 		{"volum ls", "voluks", `unknown command "volum"; did you mean "volume"?`},
-		{"volume list", "voluks volume", `unknown command "volume list"; there are create, ls, inspect, mount, umount, grow, trim, import, rm`},
+		{"volume list", "voluks volume", `unknown command "volume list"; there are create, ls, inspect, mount, umount, grow, trim, migrate, import, rm`},
 		{"volume unmount db", "voluks volume", `unknown command "volume unmount"; did you mean "umount"?`},
 		{"keyslots ls db", "voluks", `unknown command "keyslots"; did you mean "keyslot"?`},
 		{"volume rm db --farce", "voluks volume rm", `unknown flag --farce; did you mean "--force"?`},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/voluks/voluks/dockerplugin"
 	"github.com/voluks/voluks/internal/config"
+	"github.com/voluks/voluks/internal/crashpoint"
 	"github.com/voluks/voluks/systemd"
 )
 
@@ -25,12 +26,16 @@ type env struct {
 	json    bool
 	verbose bool
 
+	crash func(point string) // called between two writes
+
 	impatient bool // whoever runs this tries again by himself
 
 	reload atomic.Pointer[func()] // what SIGHUP does, once there is something
 }
 
-func newEnv() *env { return &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr} }
+func newEnv() *env {
+	return &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, crash: crashpoint.Hit}
+}
 
 // paths are those of the node, below --root. A configuration file somewhere else takes the default place of the master key with it.
 func (e *env) paths() config.Paths {

@@ -104,7 +104,8 @@ var exitsOf = map[string][]int{
 	"voluks header check":   {exitNotFound, exitLocked, exitRefused, exitDamaged, exitConfig, exitInterrupted},
 	"voluks header restore": {exitNotFound, exitInUse, exitLocked, exitRefused, exitDamaged, exitTimeout, exitConfig, exitInterrupted},
 
-	"voluks volume import": {exitNotFound, exitExists, exitInUse, exitLocked, exitDamaged, exitUnsupported, exitTimeout, exitConfig, exitInterrupted},
+	"voluks volume migrate": {exitNotFound, exitExists, exitInUse, exitLocked, exitRefused, exitDamaged, exitNoSpace, exitUnsupported, exitTimeout, exitConfig, exitInterrupted},
+	"voluks volume import":  {exitNotFound, exitExists, exitInUse, exitLocked, exitDamaged, exitUnsupported, exitTimeout, exitConfig, exitInterrupted},
 
 	"voluks recovery show":    {exitConfig},
 	"voluks recovery split":   {exitExists, exitRefused, exitInterrupted},

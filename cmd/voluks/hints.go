@@ -142,8 +142,15 @@ func volumeHint(err *volume.Error) []string {
 		}
 		return []string{inspect, "options are fixed when a volume is made: use another name, or copy the data over"}
 	case volume.CodeUnfinished:
+		var migrating *volume.MigratingError
+		if errors.As(err, &migrating) {
+			return []string{"finish it: voluks volume migrate " + shellQuote(migrating.Source) + " " + err.Volume, "or give it up; the source is as it was: voluks volume rm " + err.Volume}
+		}
 		return []string{"finish it with the options that it was begun with: voluks volume create " + err.Volume, "or give it up: voluks volume rm " + err.Volume}
 	case volume.CodeInUse, volume.CodeBusy:
+		if err.Op == migrateOp {
+			return migrateHint(err)
+		}
 		return heldHint(err, inspect)
 	case volume.CodeLocked:
 		if err.Op == volume.ActionVerify {
@@ -153,6 +160,9 @@ func volumeHint(err *volume.Error) []string {
 	case volume.CodeStuck:
 		return []string{"a device below does not answer; what the kernel says: dmesg | tail", "which mapping is suspended: dmsetup info -c"}
 	case volume.CodeDamaged:
+		if err.Op == migrateOp {
+			return migrateHint(err)
+		}
 		if errors.Is(err, header.ErrNotLUKS) || errors.Is(err, header.ErrDamaged) {
 			return []string{"put a backup of its header back: voluks header restore " + err.Volume, "what backups there are: voluks header ls " + err.Volume}
 		}
@@ -164,6 +174,9 @@ func volumeHint(err *volume.Error) []string {
 	case volume.CodeConfig:
 		return []string{"edit /etc/voluks/config.toml"}
 	case volume.CodeNoSpace:
+		if err.Op == migrateOp {
+			return migrateHint(err)
+		}
 		return []string{"df -h /var/lib/voluks", "or make it smaller: --size", "what removed volumes keep: voluks volume ls --removed; to give it up: voluks volume erase NAME"}
 	case volume.CodeNoDM:
 		return []string{"modprobe dm-crypt", "a kernel without device-mapper (some containers and small virtual machines) cannot run voluks"}
@@ -173,12 +186,27 @@ func volumeHint(err *volume.Error) []string {
 		switch err.Op {
 		case "create":
 			return []string{"voluks volume create --help"}
+		case migrateOp:
+			return []string{"voluks volume migrate --help"}
 		case "find", "undelete":
 			return []string{"voluks volume ls --removed"}
 		}
 		return []string{"voluks volume ls"}
 	}
 	return nil
+}
+
+func migrateHint(err *volume.Error) []string {
+	var held *volume.HeldError
+	switch {
+	case errors.As(err, &held):
+		return heldHint(err, "voluks volume inspect "+err.Volume)
+	case err.Code == volume.CodeNoSpace:
+		return []string{"make it larger, and go on with the same command: voluks volume grow " + err.Volume + " SIZE"}
+	case err.Code == volume.CodeDamaged:
+		return []string{"what the disks have to say: dmesg | tail", "no plain data was removed; to begin with an empty volume: voluks volume rm " + err.Volume}
+	}
+	return []string{"no plain data was lost; once that is settled, the same command goes on"}
 }
 
 func heldHint(err *volume.Error, inspect string) []string {

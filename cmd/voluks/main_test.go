@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -20,7 +21,24 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	testscript.Main(m, map[string]func(){"voluks": main})
+	testscript.Main(m, map[string]func(){"voluks": underTest})
+}
+
+// underTest is main, unless a test wants the process killed between two writes.
+func underTest() {
+	at := os.Getenv("VOLUKS_TEST_CRASH")
+	if at == "" {
+		main()
+		return
+	}
+	e := newEnv()
+	e.crash = func(point string) {
+		if point == at {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // the signal is on its way
+		}
+	}
+	os.Exit(run(os.Args, e))
 }
 
 // TestScripts runs testdata/script: each file is a node of its own below $ROOT, which "voluks" gets as --root through the function v.

@@ -24,6 +24,7 @@ file). To change one, make another volume and copy the data.
 			volumeUmountCommand(e),
 			volumeGrowCommand(e),
 			volumeTrimCommand(e),
+			volumeMigrateCommand(e),
 			volumeImportCommand(e),
 			volumeRmCommand(e),
 			volumeUndeleteCommand(e),

@@ -29,8 +29,8 @@ Before anything is written the volume is shown to open: with a key of this
 node or, where that is lost, with the recovery identity. A copy of a volume
 that is known already is refused, since the two could not be told apart.
 
-It is for volumes of voluks. What is in another LUKS device has to be copied
-into one.
+It is for volumes of voluks. What is in another LUKS device comes into one
+with "voluks volume migrate", from where it is mounted.
 
    voluks volume import /var/lib/voluks/volumes/db/image
    voluks volume import --name db-old /var/lib/voluks/found.img
