@@ -40,7 +40,7 @@ func plaintext(n *Node, f *findings) {
 		return
 	}
 	for _, sentence := range found {
-		f.add(Warning, "give the container a named volume with driver: voluks, copy the data over, and remove the local volume", "%s", sentence)
+		f.add(Warning, "give the container a named volume with driver: voluks, copy the data over (voluks volume migrate --help), and remove the local volume", "%s", sentence)
 	}
 	if len(found) == 0 {
 		f.ok("Docker keeps no container's data on local volumes")
