@@ -277,7 +277,7 @@ func TestGuestMigrateKilled(t *testing.T) {
 		"retire.noted", "retire.aside", "retire.removing", "retire.locked", "retire.emptied", "retire.gone", "retire.receipt",
 	}
 	random.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
-	for i, point := range points[:min(len(points), testenv.PowerCuts(t, 1))] {
+	for i, point := range points[:min(len(points), testenv.PowerCuts(t, 2))] {
 		name := fmt.Sprintf("killed%d", i)
 		dir := filepath.Join(n.root, "plain", name)
 		n.write(filepath.Join(dir, "a/1"), "one")
@@ -310,5 +310,6 @@ func TestGuestMigrateKilled(t *testing.T) {
 			n.holds(filepath.Join(path, "2"), "two")
 		})
 		n.run("volume", "rm", "--force", name)
+		n.run("volume", "erase", "--force", name)
 	}
 }

@@ -172,7 +172,7 @@ func (e *env) copy(ctx context.Context, o migration, src *plainSource, data *cop
 	defer end()
 	verifying, end := show("verify")
 	defer end()
-	options := copytree.Options{Live: o.live, Progress: copying, Verified: verifying}
+	options := copytree.Options{Live: o.live, Since: src.size.At, Progress: copying, Verified: verifying}
 	if o.live {
 		return copytree.Copy(ctx, src.tree, data, options)
 	}

@@ -51,7 +51,11 @@ func TestMigrate(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer into.Close()
-			m, err := copytree.Copy(context.Background(), from, into, copytree.Options{})
+			size, err := from.Measure(context.Background()) // as the command does first
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := copytree.Copy(context.Background(), from, into, copytree.Options{Since: size.At})
 			if err == nil && verify {
 				err = copytree.Verify(context.Background(), m, from, into, nil)
 			}

@@ -10,24 +10,27 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/voluks/voluks/internal/sys"
 )
 
+// block is what direct reads are multiples of.
+const block = 4096
+
 // chunk is small enough for what is read, hashed and written to stay in a processor's cache.
 const chunk = 128 << 10
 
-// content makes a file with the data of another, and leaves out its holes. It returns the new one's inode number and the sum of all of it.
-func (c *copier) content(s, to *sys.Entry, name string) (ino uint64, sum sumOf, err error) {
+// content makes a file with the data of another, and leaves out its holes. It returns the new one, and the sum of all of it.
+func (c *copier) content(s, to *sys.Entry, name string) (d *sys.Entry, sum sumOf, err error) {
 	size, cut := s.Inode.Size, false // cut: it ends in a hole
 	in, err := s.Open()
 	if err != nil {
-		return 0, sum, err
+		return nil, sum, err
 	}
-	defer in.Close()
-	out, err := to.Create(name)
+	d, out, err := to.Create(name)
 	if err != nil {
-		return 0, sum, err
+		return nil, sum, err
 	}
 	h := sha256.New()
 	err = eachPart(c.ctx, in, s.Inode, c.buf, func(part []byte, at int64, hole bool) error {
@@ -42,14 +45,14 @@ func (c *copier) content(s, to *sys.Entry, name string) (ino uint64, sum sumOf, 
 	if err == nil && cut {
 		err = out.Truncate(size)
 	}
-	if err == nil {
-		_, ino, err = sys.FileID(out)
+	if err != nil {
+		return nil, sum, errors.Join(err, d.Close())
 	}
-	if err = errors.Join(err, out.Close()); err != nil {
-		return 0, sum, err
-	}
-	return ino, sumOf(h.Sum(nil)), nil
+	return d, sumOf(h.Sum(nil)), nil
 }
+
+// readBack is how much is read at once past the page cache.
+const readBack = 1 << 20
 
 var zeros [chunk]byte
 
@@ -82,7 +85,8 @@ func eachPart(ctx context.Context, f *os.File, inode sys.Inode, buf []byte, part
 			return err
 		}
 		for to = min(to, size); at < to; {
-			n, err := f.ReadAt(buf[:min(to-at, int64(len(buf)))], at)
+			n, err := f.ReadAt(buf[:min((to-at+block-1)/block*block, int64(len(buf)))], at)
+			n = min(n, int(to-at)) // more than asked for, or after its end
 			if n == 0 && errors.Is(err, io.EOF) {
 				return hole(size) // it became shorter: the next pass, or the verification, finds out
 			}
@@ -90,7 +94,7 @@ func eachPart(ctx context.Context, f *os.File, inode sys.Inode, buf []byte, part
 				return err
 			}
 			b := buf[:n]
-			if err := part(b, at, n >= 4096 && bytes.Equal(b, zeros[:n])); err != nil {
+			if err := part(b, at, n >= block && n <= chunk && bytes.Equal(b, zeros[:n])); err != nil {
 				return err
 			}
 			at += int64(n)
@@ -108,13 +112,21 @@ func sumFile(ctx context.Context, e *sys.Entry, buf []byte, cold bool) (sum sumO
 	if err != nil {
 		return sum, err
 	}
-	defer f.Close()
+	direct := false
 	if cold {
-		if err := sys.ReadCold(f); err != nil {
+		if direct, err = sys.ReadCold(f); err != nil {
 			return sum, err
 		}
 	}
 	h := sha256.New()
-	err = eachPart(ctx, f, e.Inode, buf, func(b []byte, _ int64, _ bool) error { h.Write(b); return nil })
+	read := func() error {
+		h.Reset()
+		return eachPart(ctx, f, e.Inode, buf, func(b []byte, _ int64, _ bool) error { h.Write(b); return nil })
+	}
+	if err = read(); direct && errors.Is(err, syscall.EINVAL) { // a file system that wants other multiples
+		if err = sys.ReadForgotten(f); err == nil {
+			err = read()
+		}
+	}
 	return sumOf(h.Sum(nil)), err
 }

@@ -23,7 +23,7 @@ import (
 )
 
 // margin is more than the clock of a file system lags behind: two changes of a file that are so far apart have different times.
-const margin = 100 * time.Millisecond
+const margin = 50 * time.Millisecond
 
 // Options say how to copy. The zero value is right.
 type Options struct {
@@ -31,6 +31,8 @@ type Options struct {
 	Progress func(done int64)
 	// Live says that the source may change meanwhile: files that vanish are left out. Without it a change is a *ChangedError.
 	Live bool
+	// Since is when the source was last looked at as a whole: nothing may have changed in it after that, unless Live. The zero value is now.
+	Since time.Time
 	// Again are paths, relative to the source, of files whose content is copied even if size and time say that the copy has it.
 	Again []string
 	// Verified is told, now and then, how many bytes of the copy CopyVerified has read back.
@@ -69,16 +71,19 @@ type firstOne struct {
 // Copy makes dst what src is. What dst has besides is removed. It returns when all of it is durable.
 func Copy(ctx context.Context, src, dst *Tree, o Options) (*Manifest, error) {
 	c := &copier{
-		ctx: ctx, src: src, dst: dst, o: o, m: &Manifest{}, started: time.Now(),
+		ctx: ctx, src: src, dst: dst, o: o, m: &Manifest{}, started: o.Since,
 		again: map[string]bool{}, links: map[uint64]firstOne{}, taken: map[uint64]bool{}, buf: make([]byte, chunk),
 	}
 	for _, path := range o.Again {
 		c.again[path] = true
 	}
+	if c.started.IsZero() {
+		c.started = time.Now()
+	}
 	if !o.Live {
-		// From now on every change gives a file a time that it does not have yet.
+		// From then on every change gives a file a time that it does not have yet.
 		select {
-		case <-time.After(margin):
+		case <-time.After(margin - time.Since(c.started)):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
@@ -282,15 +287,8 @@ func (c *copier) regular(s, d, to *sys.Entry, name string, e *Entry) (*sys.Entry
 	}
 	c.m.Stats.Copied++
 	c.m.Stats.Written += s.Inode.Size
-	ino, sum, err := c.content(s, to, name)
-	if err != nil {
-		return nil, err
-	}
+	d, sum, err := c.content(s, to, name)
 	e.sum = sum[:]
-	d, err = to.Child(name)
-	if err == nil && d.Inode.Ino != ino {
-		return nil, errors.Join(&DiffersError{d.Name(), "file by now: somebody writes into it"}, d.Close())
-	}
 	return d, err
 }
 

@@ -30,7 +30,7 @@ func TestPowerCuts(t *testing.T) {
 	testenv.Guest(t)
 	random, seed := testenv.Random(t)
 
-	const size, block = 24 << 20, 4096 // the sectors of a volume; ext4 does not survive torn blocks
+	const size = 24 << 20 // torn at blocks, the sectors of a volume: ext4 does not survive torn ones
 	blank := filepath.Join(t.TempDir(), "blank")
 	must(t, os.WriteFile(blank, make([]byte, size), 0o600))
 	mkfs := exec.CommandContext(t.Context(), "mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-N", "512", "-J", "size=4", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", blank)

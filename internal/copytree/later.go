@@ -55,7 +55,7 @@ type Recheck struct {
 
 // Recheck reads the copy back once more, long after it was made and used: what nobody has touched must be what was copied. *DiffersError if it is not.
 func (m *Manifest) Recheck(ctx context.Context, dst *Tree) (r Recheck, err error) {
-	buf := make([]byte, chunk)
+	buf := make([]byte, readBack)
 	for _, e := range m.entries {
 		if err := ctx.Err(); err != nil {
 			return r, context.Cause(ctx)

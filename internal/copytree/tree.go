@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"time"
 
 	"github.com/voluks/voluks/internal/sys"
 )
@@ -83,9 +84,10 @@ func removeTree(ctx context.Context, dir *sys.Entry, name string, device uint64)
 
 // Size is what a tree takes.
 type Size struct {
-	Files     int   // of any kind, names of one file each counted, the root included
-	Bytes     int64 // of content, holes included
-	Allocated int64 // bytes on the disk
+	Files     int       // of any kind, names of one file each counted, the root included
+	Bytes     int64     // of content, holes included
+	Allocated int64     // bytes on the disk
+	At        time.Time // when this was begun to be found out
 
 	set sys.FileSet
 }
@@ -102,7 +104,7 @@ func (s *Size) Users(dir string) ([]string, error) {
 
 // Measure looks at all of a tree. Hard links count once; what vanishes meanwhile does not count. *MountedError.
 func (t *Tree) Measure(ctx context.Context) (*Size, error) {
-	s := &Size{}
+	s := &Size{At: time.Now()}
 	seen := map[uint64]bool{}
 	var walk func(e *sys.Entry, name string) error
 	walk = func(e *sys.Entry, name string) error {

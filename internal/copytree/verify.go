@@ -62,7 +62,7 @@ func CopyVerified(ctx context.Context, src, dst *Tree, o Options) (m *Manifest, 
 // and all content of the copy is read from the disk and its checksum compared with that of what was read from the source. The manifest then knows the copy
 // too. Errors are *ChangedError, *DiffersError, *StaleError if nothing else is wrong, and those of reading.
 func Verify(ctx context.Context, m *Manifest, src, dst *Tree, progress func(done int64)) error {
-	v := verifier{ctx: ctx, src: src, dst: dst, names: m.names(), links: map[uint64]uint64{}, sources: map[uint64]uint64{}, buf: make([]byte, chunk), progress: progress}
+	v := verifier{ctx: ctx, src: src, dst: dst, names: m.names(), links: map[uint64]uint64{}, sources: map[uint64]uint64{}, buf: make([]byte, readBack), progress: progress}
 	for i := range m.entries {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)

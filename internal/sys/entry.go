@@ -5,6 +5,7 @@ package sys
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -20,7 +21,8 @@ var ErrOtherMount = errors.New("something else is mounted there")
 type Entry struct {
 	Inode Inode // when it was opened, or last looked at
 	fd    int
-	name  string // for messages
+	file  *os.File // of fd, once it is open; until then that is only good for holding
+	name  string   // for messages
 }
 
 // OpenEntry holds what is at a path. The last element is not followed.
@@ -46,7 +48,12 @@ func newEntry(fd int, name string) (*Entry, error) {
 }
 
 // Close lets go of it.
-func (e *Entry) Close() error { return unix.Close(e.fd) }
+func (e *Entry) Close() error {
+	if e.file != nil {
+		return e.file.Close()
+	}
+	return unix.Close(e.fd)
+}
 
 // Name is how it was opened, for messages.
 func (e *Entry) Name() string { return e.name }
@@ -103,16 +110,26 @@ func (e *Entry) failed(op, path string, err error) error {
 // self is a path of this very file: the kernel goes from there to what is held, and follows nothing after that.
 func (e *Entry) self() string { return fmt.Sprintf("/proc/self/fd/%d", e.fd) }
 
-// Open opens a regular file or a directory for reading; ErrNotRegular for anything else, which opening might wait for or set off.
+// Open opens a regular file or a directory for reading; ErrNotRegular for anything else, which opening might wait for or set off. What is returned belongs to
+// the entry, which closes it.
 func (e *Entry) Open() (*os.File, error) {
+	if e.file != nil {
+		return e.file, nil
+	}
 	if t := e.Inode.Type(); t != TypeRegular && t != TypeDir {
 		return nil, e.failed("open", "", ErrNotRegular)
 	}
-	f, err := open(e.self(), unix.O_RDONLY|unix.O_NOCTTY, 0)
+	fd := -1
+	err := retry(func() (err error) {
+		fd, err = unix.Open(e.self(), unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		return err
+	})
 	if err != nil {
-		return nil, e.failed("open", "", errors.Unwrap(err))
+		return nil, e.failed("open", "", err)
 	}
-	return f, nil
+	unix.Close(e.fd)
+	e.fd, e.file = fd, os.NewFile(uintptr(fd), e.name)
+	return e.file, nil
 }
 
 // Names lists a directory.
@@ -124,17 +141,24 @@ func (e *Entry) Names() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
 	return f.Readdirnames(-1)
 }
 
-// Create makes a regular file that was not there, for writing.
-func (e *Entry) Create(name string) (*os.File, error) {
+// Create makes a regular file that was not there, open for writing.
+func (e *Entry) Create(name string) (*Entry, *os.File, error) {
 	fd, err := e.beneath(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, e.failed("create", name, err)
+		return nil, nil, e.failed("create", name, err)
 	}
-	return os.NewFile(uintptr(fd), e.join(name)), nil
+	f := os.NewFile(uintptr(fd), e.join(name))
+	made := &Entry{fd: fd, file: f, name: f.Name()}
+	if err := made.Look(); err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return made, f, nil
 }
 
 // Mkdir makes a directory for root alone.
@@ -189,7 +213,6 @@ func (e *Entry) Sync() error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
 	return f.Sync()
 }
 
@@ -199,7 +222,6 @@ func (e *Entry) SyncFilesystem() error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
 	return e.failed("syncfs", "", control(f, unix.Syncfs))
 }
 
@@ -234,11 +256,14 @@ func (e *Entry) SetMode(mode uint32) error {
 	if e.Inode.Type() == TypeLink {
 		return e.failed("chmod", "", unix.EOPNOTSUPP)
 	}
+	if e.file != nil {
+		return e.failed("chmod", "", unix.Fchmod(e.fd, mode&^unix.S_IFMT))
+	}
 	return e.failed("chmod", "", unix.Chmod(e.self(), mode&^unix.S_IFMT))
 }
 
 // SetTimes sets the times of access and of change.
 func (e *Entry) SetTimes(i Inode) error {
 	times := []unix.Timespec{unix.NsecToTimespec(i.Atime.UnixNano()), unix.NsecToTimespec(i.Mtime.UnixNano())}
-	return e.failed("utimensat", "", unix.UtimesNanoAt(unix.AT_FDCWD, e.self(), times, 0))
+	return e.failed("utimensat", "", unix.UtimesNanoAt(e.fd, "", times, unix.AT_EMPTY_PATH))
 }

@@ -88,9 +88,34 @@ func DataRange(f *os.File, off int64) (from, to int64, err error) {
 	return from, to, nil
 }
 
-// ReadCold asks the kernel to forget the content of a file that is on the disk, so that reading it reads the disk, and that far ahead.
-func ReadCold(f *os.File) error {
-	return control(f, func(fd int) error {
-		return errors.Join(unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED), unix.Fadvise(fd, 0, 0, unix.FADV_SEQUENTIAL))
+// ReadCold makes reading of an open file, whose content is on the disk, read the disk: past the page cache where that can be (true; offsets, lengths and
+// memory then have to be multiples of 4096, or are EINVAL), else after the kernel was asked to forget it.
+func ReadCold(f *os.File) (direct bool, err error) {
+	err = control(f, func(fd int) error {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err != nil {
+			return err
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags|unix.O_DIRECT); err == nil {
+			direct = true
+			return nil
+		}
+		return forget(fd)
 	})
+	return direct, err
+}
+
+// ReadForgotten is ReadCold without the way past the page cache.
+func ReadForgotten(f *os.File) error {
+	return control(f, func(fd int) error {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err == nil {
+			_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_DIRECT)
+		}
+		return errors.Join(err, forget(fd))
+	})
+}
+
+func forget(fd int) error {
+	return errors.Join(unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED), unix.Fadvise(fd, 0, 0, unix.FADV_SEQUENTIAL))
 }

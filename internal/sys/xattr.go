@@ -15,12 +15,20 @@ const label = "security.selinux"
 
 // Xattrs are all extended attributes, access lists included, without the label of a security module. A file system without them has none.
 func (e *Entry) Xattrs() (map[string]string, error) {
-	list, err := grow(func(b []byte) (int, error) { return unix.Listxattr(e.self(), b) })
+	list, err := grow(func(b []byte) (int, error) {
+		if e.file != nil {
+			return unix.Flistxattr(e.fd, b)
+		}
+		return unix.Listxattr(e.self(), b)
+	})
 	if errors.Is(err, unix.ENOTSUP) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, e.failed("listxattr", "", err)
+	}
+	if len(list) == 0 {
+		return nil, nil
 	}
 	all := map[string]string{}
 	for name := range strings.SplitSeq(string(list), "\x00") {
@@ -65,10 +73,10 @@ func (e *Entry) SetXattrs(want map[string]string) error {
 }
 
 func grow(get func([]byte) (int, error)) ([]byte, error) {
-	for size := 1024; ; size *= 4 {
-		b := make([]byte, size)
+	var small [1024]byte
+	for b := small[:]; ; b = make([]byte, 4*len(b)) {
 		n, err := get(b)
-		if errors.Is(err, unix.ERANGE) && size < 1<<20 {
+		if errors.Is(err, unix.ERANGE) && len(b) < 1<<20 {
 			continue
 		}
 		if err != nil {
