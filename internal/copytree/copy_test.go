@@ -196,6 +196,18 @@ func TestSourceInUse(t *testing.T) {
 	if !errors.As(err, &changed) {
 		t.Errorf("while it is copied: %v", err)
 	}
+
+	// Between the look at all of it and the copy, so that what is copied may be of two moments.
+	src, dst = tree(t), dest(t)
+	since, file := time.Now(), filepath.Join(src, "sub/tool")
+	for !lstat(t, file).Ctime.After(since) { // the clock of file systems is a coarse one
+		must(t, os.Chmod(file, 0o700))
+	}
+	if _, err := Copy(t.Context(), opened(t, src), opened(t, dst), Options{Since: since}); !errors.As(err, &changed) || changed.Path != file {
+		t.Errorf("before it is copied: %v", err)
+	}
+	_, err = Copy(t.Context(), opened(t, src), opened(t, dst), Options{Since: since, Live: true})
+	must(t, err)
 }
 
 // A copy that is cut anywhere is finished by the next one.
