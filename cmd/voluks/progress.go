@@ -41,7 +41,7 @@ func (p *progressLine) show(done, total int64) {
 	if terminal {
 		pause = 200 * time.Millisecond
 	}
-	if now.Sub(p.shown) < pause && done < total {
+	if !terminal && now.Sub(p.began) < pause || now.Sub(p.shown) < pause && done < total {
 		return
 	}
 	p.shown = now
