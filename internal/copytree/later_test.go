@@ -3,6 +3,7 @@
 package copytree
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -90,6 +91,41 @@ func TestRecheck(t *testing.T) {
 	var differs *DiffersError
 	if _, err := m.Recheck(t.Context(), opened(t, dst)); !errors.As(err, &differs) {
 		t.Errorf("rotten: %v", err)
+	}
+}
+
+// whileReading is a context that is asked now and then whether it has ended.
+type whileReading struct {
+	context.Context
+	do func()
+}
+
+func (c whileReading) Err() error {
+	c.do()
+	return c.Context.Err()
+}
+
+// A file that its user writes while it is read back is his, and not rotten.
+func TestRecheckInUse(t *testing.T) {
+	testenv.Outside(t)
+	t.Parallel()
+	src, dst := tree(t), dest(t)
+	m := copied(t, src, dst)
+	must(t, verify(t, m, src, dst))
+	asked, want := 0, Recheck{Verified: 4, Changed: 1}
+	for i, e := range m.entries {
+		if e.path == "sparse" {
+			m.entries = append(m.entries[i:i+1:i+1], slices.Concat(m.entries[:i], m.entries[i+1:])...)
+			break
+		}
+	}
+	ctx := whileReading{t.Context(), func() {
+		if asked++; asked == 2 { // after its first hole, before its content
+			must(t, writeAt(filepath.Join(dst, "sparse"), "of its user", 1<<20))
+		}
+	}}
+	if r, err := m.Recheck(ctx, opened(t, dst)); err != nil || r != want {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 
