@@ -230,7 +230,10 @@ func TestGuestMigrateDirectory(t *testing.T) {
 	n.wants("planted", n.run(migrate("--overwrite")...), "verified: all 7 files")
 	n.holds(filepath.Join(host, "1"), "of the host")
 	n.holds(filepath.Join(host, "2"), "of the host")
-	n.inVolume("uploads", func(path string) { n.holds(filepath.Join(path, "a/1"), "uploaded a/1") })
+	n.inVolume("uploads", func(path string) {
+		n.holds(filepath.Join(path, "a/1"), "uploaded a/1")
+		n.wants("a volume's own", n.fails(exitUsage, "volume", "migrate", "--retire-source", "--force", path, "other"), "removed with `voluks volume rm`")
+	})
 
 	// The source goes, is stopped half-way, and what is left is no source. What was never copied stays.
 	n.must(os.Link(filepath.Join(dir, "a/2"), filepath.Join(n.root, "outside")))

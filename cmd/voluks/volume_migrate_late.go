@@ -110,7 +110,7 @@ func (e *env) retireChecked(ctx context.Context, o migration, uuid string, t *mi
 		src.aside = t.Source + asideName
 	}
 	if path == t.Source {
-		if err := o.mayRetire(src); err != nil {
+		if err := e.mayRetire(o, src); err != nil {
 			return err
 		}
 	}

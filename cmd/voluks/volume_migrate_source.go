@@ -73,7 +73,7 @@ func (e *env) plainData(ctx context.Context, o migration, given string, note *mi
 		return nil, err
 	}
 	if p.id, err = identify(p.tree); err == nil {
-		err = o.mayRetire(p)
+		err = e.mayRetire(o, p)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.tree.Close())
@@ -82,9 +82,12 @@ func (e *env) plainData(ctx context.Context, o migration, given string, note *mi
 }
 
 // mayRetire refuses, before anything is copied, what could not be set aside in the end.
-func (o migration) mayRetire(p *plainSource) error {
+func (e *env) mayRetire(o migration, p *plainSource) error {
 	if !o.swap && !o.retire {
 		return nil
+	}
+	if mounts, err := filepath.EvalSymlinks(e.paths().MountsDir()); err == nil && strings.HasPrefix(p.home, mounts+"/") {
+		return o.fails(volume.CodeInvalid, fmt.Errorf("%s is the data of a volume of voluks, which is removed with `voluks volume rm`", p.home))
 	}
 	if p.tree.Root.Inode.MountRoot {
 		return o.fails(volume.CodeInvalid, fmt.Errorf("%s is a file system of its own: migrate it without --retire-source, and clear its disk afterwards", p.path))
