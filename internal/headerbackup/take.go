@@ -9,6 +9,7 @@ import (
 
 	"github.com/voluks/voluks/internal/atomicfile"
 	"github.com/voluks/voluks/internal/recovery"
+	"github.com/voluks/voluks/internal/sys"
 	"github.com/voluks/voluks/luks/header"
 )
 
@@ -70,7 +71,7 @@ func (s *Store) keep(image *Image, uuid string) (*Backup, error) {
 	}
 	secondErr := s.note(dir, name.String())
 	file := filepath.Join(dir, name.String())
-	if err := atomicfile.Write(file, content, 0o600); err != nil {
+	if err := write(file, content); err != nil {
 		return nil, err
 	}
 	s.o.Crash("backup.written")
@@ -117,11 +118,20 @@ func (s *Store) writeSecond(b *Backup, content []byte) error {
 		return err
 	}
 	file := filepath.Join(dir, b.Name.String())
-	if err := atomicfile.Write(file, content, 0o600); err != nil {
+	if err := write(file, content); err != nil {
 		return err
 	}
 	b.Copies = append(b.Copies, Copy{Path: file})
 	s.o.Crash("backup.second")
+	return nil
+}
+
+// write makes a backup durable. Nobody reads it soon, and half a megabyte for each of many volumes is not to fill the memory.
+func write(file string, content []byte) error {
+	if err := atomicfile.Write(file, content, 0o600); err != nil {
+		return err
+	}
+	sys.DropCache(file)
 	return nil
 }
 

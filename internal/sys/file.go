@@ -128,6 +128,16 @@ func SyncFile(path string) error {
 	return SyncDir(filepath.Dir(path))
 }
 
+// DropCache lets the kernel forget what it keeps in memory of a file that is durable. It may not, and nothing depends on it, so there is no error.
+func DropCache(path string) {
+	f, err := open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	_ = control(f, forget)
+}
+
 // Memfd returns an anonymous file in memory that holds data, positioned at its start and sealed against every change. The name is for debugging
 // alone. Its pages can be swapped: no secrets.
 func Memfd(name string, data []byte) (*os.File, error) {
