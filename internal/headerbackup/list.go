@@ -13,6 +13,7 @@ import (
 
 	"github.com/voluks/voluks/internal/atomicfile"
 	"github.com/voluks/voluks/internal/recovery"
+	"github.com/voluks/voluks/internal/sys"
 )
 
 // A Backup is one backup of one volume, in up to two copies.
@@ -114,6 +115,7 @@ func verify(path string) error {
 // content reads a backup file. If its name is that of a backup it must match the content; a file that somebody renamed is left to age's own check.
 func content(path string) ([]byte, error) {
 	b, err := atomicfile.Read(path, maxFile)
+	sys.DropCache(path) // see write
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %w", ErrNone, err)
 	}
