@@ -184,7 +184,7 @@ func TestGuestMigrate(t *testing.T) {
 	n.holds(filepath.Join(aside, "wal"), "written meanwhile")
 	n.must(os.Remove(filepath.Join(path, "base")))
 	n.write(filepath.Join(path, "PG_VERSION"), "18\n")
-	n.wants("nothing left to compare", n.fails(exitInUse, retire...), "nothing in the volume is as it was copied")
+	n.wants("nothing left to compare", n.fails(exitInUse, retire...), "little in the volume is as it was copied")
 	n.holds(filepath.Join(aside, "base"), strings.Repeat("a table of a database. ", 100_000))
 	n.run("volume", "umount", "shop_pgdata")
 }
@@ -245,6 +245,10 @@ func TestGuestMigrateDirectory(t *testing.T) {
 	n.must(os.Mkdir(dir, 0o755))
 	n.wants("half a source", n.fails(exitInUse, migrate("--overwrite")...), "what is left of it at "+removing+" is no source")
 	n.must(sys.SetImmutable(filepath.Join(removing, "b/3"), false))
+	n.must(errors.Join(os.Remove(dir), os.Rename(removing, dir)))
+	n.wants("moved back by hand", n.fails(exitFailure, migrate("--retire-source", "--force")...), "is at "+dir+" again")
+	n.holds(filepath.Join(dir, "b/3"), "uploaded b/3")
+	n.must(errors.Join(os.Rename(dir, removing), os.Mkdir(dir, 0o755)))
 	n.wants("another file by now", n.fails(exitInUse, migrate("--retire-source", "--force")...), "are not what was copied and verified, and stay", "b/3")
 	n.must(os.Remove(filepath.Join(removing, "b/3")))
 	out := n.run(migrate("--retire-source", "--force")...)
@@ -262,6 +266,19 @@ func TestGuestMigrateDirectory(t *testing.T) {
 	if receipts, err := filepath.Glob(filepath.Join(n.root, "var/lib/voluks/receipts/*/*retire-source.json")); err != nil || len(receipts) != 2 {
 		t.Errorf("receipts %v, %v", receipts, err)
 	}
+
+	// Somebody has emptied the volume since: the plain data is the only copy.
+	gutted := filepath.Join(n.root, "srv/gutted")
+	for _, name := range []string{"1", "2", "3"} {
+		n.write(filepath.Join(gutted, name), name)
+	}
+	n.run("volume", "migrate", "--size", "32M", gutted, "gutted")
+	n.inVolume("gutted", func(path string) {
+		n.must(errors.Join(os.Remove(filepath.Join(path, "1")), os.Remove(filepath.Join(path, "2"))))
+	})
+	n.wants("gutted", n.fails(exitInUse, "volume", "migrate", "--retire-source", "--force", gutted, "gutted"), "1 files are, 0 were written since, 2 are gone")
+	n.holds(filepath.Join(gutted, "1"), "1")
+
 	n.must(os.MkdirAll(filepath.Join(other, "x"), 0o755))
 	n.wants("others' data", n.fails(exitInUse, "volume", "migrate", dir, "other"), "no migration has put into it")
 	n.wants("a device", n.fails(exitUsage, "volume", "migrate", testenv.Disk(t, 0, 1), "other"), "mount its file system read-only")

@@ -86,9 +86,10 @@ func (e *env) retireChecked(ctx context.Context, o migration, uuid string, t *mi
 	if err != nil {
 		return err
 	}
-	if r.Recheck = &recheck; recheck.Verified == 0 && recheck.Changed+recheck.Gone > 0 {
-		return o.fails(volume.CodeInUse, fmt.Errorf("nothing in the volume is as it was copied (%d files written since, %d gone): whether the plain data is needed is for you to say; it is at %s",
-			recheck.Changed, recheck.Gone, path))
+	// Somebody may have emptied the volume, and one file that nobody has touched says nothing of the others.
+	if r.Recheck = &recheck; recheck.Verified == 0 && recheck.Changed > 0 || recheck.Gone > recheck.Verified+recheck.Changed {
+		return o.fails(volume.CodeInUse, fmt.Errorf("little in the volume is as it was copied (%d files are, %d were written since, %d are gone): whether the plain data is needed is for you to say; it is at %s",
+			recheck.Verified, recheck.Changed, recheck.Gone, path))
 	}
 	if path == "" || t.Removing {
 		return e.removePlain(ctx, o, uuid, t, copied, r)

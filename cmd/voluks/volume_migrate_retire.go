@@ -143,6 +143,11 @@ func (e *env) removePlain(ctx context.Context, o migration, uuid string, t *migr
 		return err
 	}
 	e.crash("retire.locked")
+	if tree == nil {
+		if err := t.notHome(); err != nil {
+			return err
+		}
+	}
 	if tree != nil {
 		defer tree.Close()
 		size, err := tree.Measure(ctx)
@@ -212,6 +217,25 @@ func (t *migrationTarget) locked(path string) (*copytree.Tree, error) {
 		return fail(err)
 	}
 	return tree, nil
+}
+
+// notHome shows that nobody has moved the plain data back: what is not where it was set aside is not gone for that.
+func (t *migrationTarget) notHome() error {
+	if ok, err := exists(t.Source); err != nil || !ok {
+		return err
+	}
+	tree, err := copytree.Open(t.Source)
+	if err != nil {
+		return err
+	}
+	id, err := identify(tree)
+	if err = errors.Join(err, tree.Close()); err != nil {
+		return err
+	}
+	if t.ID.is(id) {
+		return fmt.Errorf("what is left of the plain data is at %s again: move it to %s, or remove it yourself", t.Source, t.Aside)
+	}
+	return nil
 }
 
 // unlinkDir removes an empty directory, durably.
