@@ -85,9 +85,10 @@ test-boot: deps ## reboots of a node in the full guest
 test-packages: deps ## install, upgrade and removal of the packages in the full guest
 	scripts/test-packages
 
-# Each suite with a guest has one, on a processor of its own, so two at a time are as many as two processors take. The longest come first, once their image
-# is there.
-SUITES := image check unit full boot small small-cmd packages transit
+# Each suite with a guest has one, on a processor of its own, so two at a time are as many as two processors take. The longest come first; so that the others
+# do not begin before them, all of these wait for the image.
+GUEST_SUITES := full boot small small-cmd packages transit
+SUITES := image check unit $(GUEST_SUITES)
 
 .PHONY: test
 test: deps ## everything; whatever is missing is a failure
@@ -97,7 +98,7 @@ test: deps ## everything; whatever is missing is a failure
 	echo; cat "$$done"; exit "$$status"
 
 .PHONY: $(SUITES:%=suite-%)
-suite-full suite-boot suite-packages: suite-image
+$(GUEST_SUITES:%=suite-%): suite-image
 suite-image: ; @scripts/suite image scripts/guest-full build
 suite-check: ; @scripts/suite check $(MAKE) --no-print-directory check
 suite-unit: ; @scripts/suite unit scripts/test-unit --all
