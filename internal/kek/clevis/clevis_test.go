@@ -330,6 +330,27 @@ func TestWrongPIN(t *testing.T) {
 	}
 }
 
+// A policy may have a server that is down too, which tells nothing of the PIN.
+func TestWrongPINBesideAServer(t *testing.T) {
+	fakes := fakeClevis(t, "echo CKR_PIN_INCORRECT >&2; echo Error communicating with server http://127.0.0.1:1 >&2; exit 1")
+	pin := filepath.Join(fakes, "pin")
+	if err := os.WriteFile(pin, []byte("999999"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := clevis.NewIn(fakes, "kek.clevis", config.Clevis{Pin: "tang", Policy: `{"url":"http://127.0.0.1:1","thp":"x"}`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrap := []byte(base64.RawURLEncoding.EncodeToString([]byte(`{"clevis":{"pin":"tang","tang":{"url":"http://127.0.0.1:1"}}}`)) + ".a.b.c.d")
+	err = unwraps(t, p, p.Ref(), wrap)
+	if !errors.Is(err, kek.ErrUnavailable) || errors.Is(err, kek.ErrDenied) || !strings.Contains(err.Error(), "it was removed") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(pin); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
+
 // F41: W is in pipes alone. What everybody can read are the arguments and the environment.
 func TestWhatClevisIsGiven(t *testing.T) {
 	seen := filepath.Join(t.TempDir(), "seen")

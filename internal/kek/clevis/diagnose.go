@@ -43,6 +43,10 @@ func (p *provider) encryptError(ctx context.Context, err error) error {
 // decryptError says why a wrap, in which tang servers have these shares, does not open.
 func (p *provider) decryptError(ctx context.Context, err error, shares []policy.Share) error {
 	said, err := p.said(ctx, err)
+	var pin error
+	if said != nil {
+		pin = p.pinError(said) // whatever else is wrong
+	}
 	if err == nil && strings.Contains(said.Error(), "communicating with") {
 		if err = tang.Down(ctx, p.policy.Servers()); err == nil {
 			err = tang.Gone(ctx, shares)
@@ -51,10 +55,12 @@ func (p *provider) decryptError(ctx context.Context, err error, shares []policy.
 	if err == nil {
 		err = p.at.Explain(said, denied)
 	}
-	if err == nil {
-		err = p.pinError(said)
-	}
-	if err == nil {
+	switch {
+	case err != nil && pin != nil:
+		err = fmt.Errorf("%w; %s", err, pin) // of the kind that may pass or not as the first is
+	case pin != nil:
+		err = pin
+	case err == nil:
 		err = fmt.Errorf("%w: %w", kek.ErrWrongKey, said)
 	}
 	return fmt.Errorf("decrypt: %w", err)

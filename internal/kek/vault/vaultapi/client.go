@@ -70,9 +70,13 @@ func New(at kek.Table, s config.Vault, causes []kek.Cause) (*Client, error) {
 // Namespace is where all paths are, "" for the root: the setting, in its one form.
 func (c *Client) Namespace() string { return c.settings.Namespace }
 
-// redirect lets a standby send us to the active server, and nobody send us out of TLS or in circles: the request carries a token and perhaps a key.
+// redirect lets a standby send us to the active server, and nobody send us out of TLS, from this node to another without it, or in circles: the request
+// carries a token and perhaps a key.
 func redirect(next *http.Request, via []*http.Request) error {
 	first := via[0]
+	if _, err := wire.Endpoint("", "", next.URL.String(), ""); err != nil {
+		return http.ErrUseLastResponse
+	}
 	if len(via) > 2 || next.URL.Scheme != first.URL.Scheme || next.Method != first.Method || next.URL.Path != first.URL.Path {
 		return http.ErrUseLastResponse
 	}
