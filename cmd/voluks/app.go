@@ -23,7 +23,8 @@ everything else is for the administrator and works without the agent too.
 Set up this node, start the agent, and use a volume:
 
    voluks init
-   systemctl enable --now voluks.socket voluks.service
+   systemctl enable --now voluks.socket voluks-keys.socket \
+       voluks.service voluks-gate.service voluks-shutdown.service
    docker volume create -d voluks -o size=10G db
    voluks volume ls`,
 		Flags: []cli.Flag{

@@ -317,5 +317,5 @@ func (r initResult) text(w io.Writer) {
 	default:
 		fmt.Fprintf(w, "volumes can be recovered with the identity of %s\n", strings.Join(r.Recipients, ", "))
 	}
-	fmt.Fprintln(w, "\nStart the agent:       systemctl enable --now voluks.socket voluks.service\nMake the first volume: docker volume create -d voluks -o size=10G NAME")
+	fmt.Fprintln(w, "\nStart the agent:       systemctl enable --now voluks.socket voluks-keys.socket \\\n                         voluks.service voluks-gate.service voluks-shutdown.service\nMake the first volume: docker volume create -d voluks -o size=10G NAME")
 }

@@ -47,7 +47,8 @@ listens on the socket that systemd hands over, or else makes
 requests in flight. Mounted volumes stay mounted however it ends, and
 containers go on.
 
-   systemctl enable --now voluks.socket voluks.service
+   systemctl enable --now voluks.socket voluks-keys.socket \
+       voluks.service voluks-gate.service voluks-shutdown.service
    voluks --verbose serve          on a terminal, to see what it does`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "managed-plugin", Usage: "run as what the config.json of a managed plugin of Docker starts", Hidden: true},
