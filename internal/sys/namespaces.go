@@ -79,10 +79,42 @@ func mountNamespaces(proc string) ([]MountNamespace, error) {
 func nsOf(proc string, pid int) (uint64, error) {
 	var st unix.Stat_t
 	path := filepath.Join(proc, strconv.Itoa(pid), "ns/mnt")
-	if err := retry(func() error { return unix.Stat(path, &st) }); err != nil {
+	err := retry(func() error { return unix.Stat(path, &st) })
+	if thread := livingThread(proc, pid); err != nil && thread != "" {
+		path = filepath.Join(thread, "ns/mnt")
+		err = retry(func() error { return unix.Stat(path, &st) })
+	}
+	if err != nil {
 		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	return st.Ino, nil
+}
+
+// livingThread is the directory in proc of a thread that goes on in a process whose first one has ended, which is legal, and after which the process's own
+// directory shows nothing of what it has; "" in all other cases.
+func livingThread(proc string, pid int) string {
+	dir := filepath.Join(proc, strconv.Itoa(pid))
+	ends := func(dir string) bool {
+		b, err := os.ReadFile(filepath.Join(dir, "stat"))
+		if err != nil {
+			return isGone(err)
+		}
+		_, ends, err := parseStat(b)
+		return err == nil && ends
+	}
+	if !ends(dir) {
+		return ""
+	}
+	threads, err := os.ReadDir(filepath.Join(dir, "task"))
+	if err != nil {
+		return ""
+	}
+	for _, thread := range threads {
+		if task := filepath.Join(dir, "task", thread.Name()); !ends(task) {
+			return task
+		}
+	}
+	return ""
 }
 
 // tableOf reads the mount table of a namespace through the first of its processes that still is in it.
@@ -106,6 +138,9 @@ func tableOf(proc string, ns uint64, pids []int) (m []MountInfo, gone bool, err 
 
 func readMounts(proc string, pid int) ([]MountInfo, error) {
 	f, err := os.Open(filepath.Join(proc, strconv.Itoa(pid), "mountinfo"))
+	if thread := livingThread(proc, pid); err != nil && thread != "" {
+		f, err = os.Open(filepath.Join(thread, "mountinfo"))
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -47,10 +47,15 @@ func (s *FileSet) Users() (users []string, err error) {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		how, err := s.opened(filepath.Join("/proc", e.Name()), mapped)
+		dir, thread := filepath.Join("/proc", e.Name()), livingThread("/proc", pid)
+		if thread != "" {
+			dir = thread
+		}
+		how, err := s.opened(dir, mapped)
 		if err != nil {
 			// Of a process that ends at that moment the kernel refuses to tell, like of one that the caller may not look into.
-			if _, gone := ProcessStart(pid); isGone(err) || isGone(gone) || ended("/proc", pid, unix.EINVAL) {
+			_, gone := ProcessStart(pid)
+			if isGone(err) || isGone(gone) || livingThread("/proc", pid) == "" && ended("/proc", pid, unix.EINVAL) {
 				continue
 			}
 			return nil, fmt.Errorf("what process %d has open: %w: %w", pid, err, ErrUnknown)
@@ -125,6 +130,9 @@ func (s *FileSet) opened(dir string, others map[string]bool) (string, error) {
 		i, err := behind(filepath.Join(dir, fmt.Sprintf("map_files/%x-%x", from, to)))
 		switch {
 		case isGone(err): // unmapped meanwhile; another process may have it still
+			if _, err := os.Stat(filepath.Join(dir, "map_files")); err != nil {
+				return "", fmt.Errorf("%s does not say which files are mapped", dir) // so it is with a thread
+			}
 		case err != nil:
 			return "", err
 		case s.Has(i):
