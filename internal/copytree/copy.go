@@ -81,6 +81,10 @@ func Copy(ctx context.Context, src, dst *Tree, o Options) (*Manifest, error) {
 		c.started = time.Now()
 	}
 	if !o.Live {
+		// Some file systems tell of no data, so of zeros, where what was written has no place on the disk yet.
+		if err := src.Root.SyncFilesystem(); err != nil {
+			return nil, err
+		}
 		// From then on every change gives a file a time that it does not have yet.
 		select {
 		case <-time.After(margin - time.Since(c.started)):

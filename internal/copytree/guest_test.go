@@ -138,16 +138,9 @@ func TestMounts(t *testing.T) {
 		_ = hold.Process.Kill()
 		_ = hold.Wait()
 	}()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		users, err := size.Users(src)
-		must(t, err)
-		if len(users) == 1 && strings.Contains(users[0], fmt.Sprintf("process %d", hold.Process.Pid)) && strings.Contains(users[0], "mounted at "+other) {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("users: %v", users)
-		}
-	}
+	awaitUsers(t, size, src, "a bind mount", func(users []string) bool {
+		return len(users) == 1 && strings.Contains(users[0], fmt.Sprintf("process %d", hold.Process.Pid)) && strings.Contains(users[0], "mounted at "+other)
+	})
 	for dir, err := range map[string]func() error{
 		src: func() error { _, err := opened(t, src).Measure(t.Context()); return err },
 		dst: func() error { _, err := Copy(t.Context(), opened(t, src), opened(t, dst), Options{}); return err },
@@ -179,16 +172,9 @@ func TestUsers(t *testing.T) {
 	must(t, err)
 	check := func(what, want string) {
 		t.Helper()
-		for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-			users, err := size.Users(src)
-			must(t, err)
-			if want == "" && len(users) == 0 || want != "" && len(users) == 1 && strings.Contains(users[0], want) {
-				return
-			}
-			if time.Now().After(end) {
-				t.Fatalf("%s: %q", what, users)
-			}
-		}
+		awaitUsers(t, size, src, what, func(users []string) bool {
+			return want == "" && len(users) == 0 || want != "" && len(users) == 1 && strings.Contains(users[0], want)
+		})
 	}
 	check("nobody", "")
 	run := func(dir, name string, args ...string) func() {
@@ -222,4 +208,19 @@ func TestUsers(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	check("nobody in the end", "")
+}
+
+// awaitUsers waits for another process to have got, or lost, what it uses.
+func awaitUsers(t *testing.T, size *Size, src, what string, ok func(users []string) bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		users, err := size.Users(src)
+		must(t, err)
+		if ok(users) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: users %q", what, users)
+		}
+	}
 }

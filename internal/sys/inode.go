@@ -45,7 +45,7 @@ func (i Inode) Same(other Inode) bool {
 	return i.Ino == other.Ino && i.Type() == other.Type() && i.Btime.Equal(other.Btime)
 }
 
-// statxOf looks at the file of a descriptor without asking a server far away.
+// statxOf looks at the file of a descriptor, or at a path below it, as stat(2) does.
 func statxOf(fd int, path string) (Inode, error) {
 	var st unix.Statx_t
 	const want = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID

@@ -79,10 +79,13 @@ func mountNamespaces(proc string) ([]MountNamespace, error) {
 func nsOf(proc string, pid int) (uint64, error) {
 	var st unix.Stat_t
 	path := filepath.Join(proc, strconv.Itoa(pid), "ns/mnt")
-	err := retry(func() error { return unix.Stat(path, &st) })
-	if thread := livingThread(proc, pid); err != nil && thread != "" {
-		path = filepath.Join(thread, "ns/mnt")
-		err = retry(func() error { return unix.Stat(path, &st) })
+	look := func() error { return retry(func() error { return unix.Stat(path, &st) }) }
+	err := look()
+	if err != nil {
+		if thread := livingThread(proc, pid); thread != "" {
+			path = filepath.Join(thread, "ns/mnt")
+			err = look()
+		}
 	}
 	if err != nil {
 		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
@@ -94,14 +97,6 @@ func nsOf(proc string, pid int) (uint64, error) {
 // directory shows nothing of what it has; "" in all other cases.
 func livingThread(proc string, pid int) string {
 	dir := filepath.Join(proc, strconv.Itoa(pid))
-	ends := func(dir string) bool {
-		b, err := os.ReadFile(filepath.Join(dir, "stat"))
-		if err != nil {
-			return isGone(err)
-		}
-		_, ends, err := parseStat(b)
-		return err == nil && ends
-	}
 	if !ends(dir) {
 		return ""
 	}
@@ -138,8 +133,10 @@ func tableOf(proc string, ns uint64, pids []int) (m []MountInfo, gone bool, err 
 
 func readMounts(proc string, pid int) ([]MountInfo, error) {
 	f, err := os.Open(filepath.Join(proc, strconv.Itoa(pid), "mountinfo"))
-	if thread := livingThread(proc, pid); err != nil && thread != "" {
-		f, err = os.Open(filepath.Join(thread, "mountinfo"))
+	if err != nil {
+		if thread := livingThread(proc, pid); thread != "" {
+			f, err = os.Open(filepath.Join(thread, "mountinfo"))
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -154,7 +151,12 @@ func ended(proc string, pid int, err error) bool {
 	if !isGone(err) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EACCES) {
 		return false
 	}
-	b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	return ends(filepath.Join(proc, strconv.Itoa(pid)))
+}
+
+// ends tells whether the process or thread of a directory in proc has ended or is about to.
+func ends(dir string) bool {
+	b, err := os.ReadFile(filepath.Join(dir, "stat"))
 	if err != nil {
 		return isGone(err)
 	}

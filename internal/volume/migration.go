@@ -45,21 +45,11 @@ func (m *Manager) MountForMigration(ctx context.Context, name string, h Holder) 
 	if err := checkHolder(h); err != nil || h.Kind != HolderMigrate {
 		return "", &Error{Code: CodeInvalid, Err: errors.Join(err, errors.New("a migration needs a holder of its own kind"))}
 	}
-	l, err := m.lockVolume(ctx, name, "migrate")
+	l, r, err := m.lockReady(ctx, name, "migrate")
 	if err != nil {
 		return "", err
 	}
 	defer l.Release()
-	r, err := m.find(name)
-	if err != nil {
-		return "", err
-	}
-	if r.State != StateReady {
-		return "", &Error{Code: CodeUnfinished, Err: errors.New("its creation was interrupted: create it again with the same options to finish it, or remove it")}
-	}
-	if r.Spec.Ephemeral {
-		return "", &Error{Code: CodeInvalid, Err: errors.New("it is an ephemeral volume, which forgets its data at the next reboot")}
-	}
 	held, err := m.holders(name)
 	if err != nil {
 		return "", err
@@ -95,15 +85,11 @@ func (m *Manager) EndMigration(ctx context.Context, name string) error {
 
 func (m *Manager) setMigrating(ctx context.Context, name string, to *Migrating) (err error) {
 	defer finishError(&err, "migrate", name)
-	l, err := m.lockVolume(ctx, name, "migrate")
+	l, r, err := m.lockReady(ctx, name, "migrate")
 	if err != nil {
 		return err
 	}
 	defer l.Release()
-	r, err := m.find(name)
-	if err != nil {
-		return err
-	}
 	held, err := m.holders(name)
 	if err == nil && !slices.ContainsFunc(held, func(h Holder) bool { return h.Kind == HolderMigrate }) {
 		err = errors.New("nobody migrates into it")
