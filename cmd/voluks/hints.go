@@ -50,7 +50,11 @@ func hint(err error) []string {
 	case errors.As(err, &setup):
 		return []string{"set this node up: voluks init"}
 	case errors.As(err, &untested):
-		return append(hint(untested.err), "to set up this node all the same, and try it later with \"voluks kek test\": --untested")
+		hints := hint(untested.err)
+		if untested.table != "" && errors.As(err, &setting) && !kek.MayPass(err) { // nothing is configured yet
+			hints = []string{fmt.Sprintf("edit %s in %s, and then: voluks init --kek %[2]s", strings.TrimPrefix(setting.Setting, "kek."), shellQuote(untested.table))}
+		}
+		return append(hints, "to set up this node all the same, and try it later with \"voluks kek test\": --untested")
 	case errors.As(err, &exists):
 		return exists.hints
 	case errors.As(err, &agent):

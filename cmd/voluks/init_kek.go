@@ -79,7 +79,7 @@ func (e *env) initKey(ctx context.Context, choice keyChoice, cfg *config.Config)
 	}
 	probe := testProvider(ctx, *cfg)
 	if probe.Err != nil {
-		return madeKey{}, undo, &untestedError{probe.Err}
+		return madeKey{}, undo, &untestedError{probe.Err, choice.table}
 	}
 	made.Key = probe.Ref
 	return made, undo, nil
@@ -113,7 +113,10 @@ func (e *env) readTable(path string) (madeKey, error) {
 }
 
 // untestedError is a key provider that does not work at the moment that the node is set up with it.
-type untestedError struct{ err error }
+type untestedError struct {
+	err   error
+	table string // file of the settings that were to be used; empty: there is none yet
+}
 
 func (e *untestedError) Error() string { return "try the key provider: " + e.err.Error() }
 func (e *untestedError) Unwrap() error { return e.err }

@@ -89,6 +89,25 @@ func IsTemporary(name string) bool {
 	return len(target) < len(name) && len(target) > 1 && target[0] == '.'
 }
 
+// Remove removes the file at path, durably, and what calls of Write or Create for it that were killed have left beside it: content has a second name there. A
+// file that is not there is success.
+func Remove(path string) error {
+	dir, base := filepath.Split(path)
+	entries, err := os.ReadDir(filepath.Clean(dir))
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	for _, e := range entries {
+		if e.Name() != base && !(strings.HasPrefix(e.Name(), "."+base) && IsTemporary(e.Name())) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove %s: %w", path, err)
+		}
+	}
+	return sys.SyncDir(filepath.Clean(dir))
+}
+
 // Read returns the whole content of the regular file at path. The last element of path may not be a link (ErrNotRegular); more than limit bytes are
 // ErrTooLarge, and no more than that is ever read.
 func Read(path string, limit int64) ([]byte, error) {

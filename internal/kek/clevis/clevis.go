@@ -22,6 +22,7 @@ import (
 	"github.com/voluks/voluks/internal/kek/subprocess"
 	"github.com/voluks/voluks/internal/kek/wire"
 	"github.com/voluks/voluks/internal/secret"
+	"github.com/voluks/voluks/internal/sys"
 )
 
 // searched is where the programs of clevis are, and those that they call.
@@ -104,6 +105,12 @@ func (p *provider) Unwrap(ctx context.Context, b kek.Binding, ref kek.Ref, wrap 
 	shares, err := p.policy.Made(wrap)
 	if err != nil {
 		return nil, fmt.Errorf("%w: the wrap %w", kek.ErrWrongKey, err)
+	}
+	if pin, err := os.Open(p.pinFile); err == nil { // one at a time, so that a PIN which the token refuses is tried once, and gone then
+		defer pin.Close()
+		if err := sys.LockWait(ctx, pin); err != nil {
+			return nil, fmt.Errorf("%w: another one asks the token: %w", kek.ErrUnavailable, err)
+		}
 	}
 	out, err := p.run(ctx, wrap, kek.KeySize+1, "decrypt")
 	if err != nil {

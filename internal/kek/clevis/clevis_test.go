@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/voluks/voluks/internal/config"
@@ -327,6 +328,31 @@ func TestWrongPIN(t *testing.T) {
 	}
 	if err := unwraps(t, p, p.Ref(), wrap); !errors.Is(err, kek.ErrUnavailable) || !strings.Contains(err.Error(), pin) {
 		t.Errorf("then: %v", err)
+	}
+}
+
+// Volumes that are unlocked at the same time try it once too.
+func TestWrongPINOfMany(t *testing.T) {
+	fakes := fakeClevis(t, `[ -e "${0%/*}/pin" ] && echo >>"${0%/*}/tries" && sleep 0.1 && echo CKR_PIN_INCORRECT >&2; echo "Invalid PIN?" >&2; exit 1`)
+	if err := os.WriteFile(filepath.Join(fakes, "pin"), []byte("999999"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := clevis.NewIn(fakes, "kek.clevis", config.Clevis{Pin: "pkcs11", Policy: `{"uri":"pkcs11:token=a"}`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrap := []byte(base64.RawURLEncoding.EncodeToString([]byte(`{"clevis":{"pin":"pkcs11","pkcs11":{"uri":"pkcs11:token=a"}}}`)) + ".a.b.c.d")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if err := unwraps(t, p, p.Ref(), wrap); err == nil {
+				t.Error("it unwraps")
+			}
+		})
+	}
+	wg.Wait()
+	if tries, err := os.ReadFile(filepath.Join(fakes, "tries")); err != nil || len(tries) != 1 {
+		t.Errorf("%d tries, %v", len(tries), err)
 	}
 }
 

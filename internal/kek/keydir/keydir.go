@@ -205,10 +205,7 @@ func (p *Provider) Forget(ctx context.Context, volumeUUID string) error {
 	if path == "" {
 		return fmt.Errorf("%q is not the UUID of a volume", volumeUUID)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return p.settings.bad("%w", err)
-	}
-	if err := sys.SyncDir(p.settings.Path); err != nil {
+	if err := atomicfile.Remove(path); err != nil {
 		return p.settings.bad("%w", err)
 	}
 	return nil

@@ -133,6 +133,10 @@ func TestForget(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Wipe()
+	// A crash of whoever made it has left a second name.
+	if err := os.Link(filepath.Join(dir, uuid+".key"), filepath.Join(dir, "."+uuid+".key123456")); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 {
 		if err := p.Forget(t.Context(), uuid); err != nil {
 			t.Error(err)
@@ -142,6 +146,9 @@ func TestForget(t *testing.T) {
 	w.Wipe()
 	if !errors.Is(err, kek.ErrNotFound) {
 		t.Errorf("got %v", err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("the key is still there: %v, %v", entries, err)
 	}
 	if err := p.Forget(t.Context(), "../x"); err == nil {
 		t.Error("forgot a path")
