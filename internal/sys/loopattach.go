@@ -155,7 +155,7 @@ func openFreeLoop(number int) (*os.File, error) {
 	return f, err
 }
 
-// openInTime gives up with errLoopHangs. The thread that waits then ends with the process at the latest; the kernel lets it be killed.
+// openInTime gives up with errLoopHangs. The thread that waits then ends with the process at the latest, as far as the kernel lets it.
 func openInTime(path string, flags int, patience time.Duration) (*os.File, error) {
 	type result struct {
 		f   *os.File
