@@ -73,11 +73,34 @@ claim_cpu() {
 # A guest is a process group of its own (setsid): its helpers outlive its main process and hold the disks.
 kill_guest() { kill -KILL -- "-$1" 2>/dev/null || true; }
 
-# watch_guest PID LIMIT WORKDIR: ends a guest that is past its time, or whose script was killed without a chance to clean up.
+# blocked_tasks UMID: what the kernel of a guest that hangs says of the tasks that wait for it, asked as uml_mconsole(1) does. It can answer as long as it
+# takes interrupts.
+blocked_tasks() {
+	# shellcheck disable=SC2016 # the variables are those of perl
+	perl -MSocket -e '
+		my ($dir, $command) = @ARGV;
+		my ($socket, $more) = (undef, 1);
+		$SIG{ALRM} = sub { die "the kernel does not answer\n" };
+		alarm 10;
+		socket $socket, AF_UNIX, SOCK_DGRAM, 0 or die "$!\n";
+		bind $socket, sockaddr_un("$dir/asks") or die "$!\n";
+		send $socket, pack("LlLa512", 0xcafebabe, 2, length $command, $command), 0, sockaddr_un("$dir/mconsole") or die "$!\n";
+		while ($more) {
+			defined recv $socket, my $reply, 1024, 0 or die "$!\n";
+			(undef, $more, undef, my $text) = unpack "LLLZ*", $reply;
+			print $text;
+		}' "$HOME/.uml/$1" 'sysrq w' 2>&1 || true
+}
+
+# watch_guest PID LIMIT WORKDIR [UMID]: ends a guest that is past its time, and with UMID says what it waits for; or one whose script was killed without a
+# chance to clean up.
 watch_guest() {
 	local end=$((SECONDS + $2))
 	while kill -0 "$1" 2>/dev/null; do
-		if ((SECONDS >= end)); then kill_guest "$1"; fi
+		if ((SECONDS >= end)); then
+			[[ -z ${4:-} ]] || blocked_tasks "$4" >&2
+			kill_guest "$1"
+		fi
 		if ! kill -0 "$$" 2>/dev/null; then
 			kill_guest "$1"
 			rm -rf "$3"
