@@ -128,7 +128,11 @@ func (r *Recorder) Mark(t testing.TB, note string) {
 // After ends the recording and returns the content of the device when a mark was made, and what was written since then.
 func (r *Recorder) After(t testing.TB, note string) (base []byte, writes []Logged) {
 	t.Helper()
+	const end = "dm-log-writes-end" // the kernel's own mark
 	r.replay(t, func(w Write, content []byte) {
+		if w.Note == end {
+			return
+		}
 		if w.Note == "" || w.Mark && w.Note == note {
 			copy(r.first[w.From:], content)
 			return

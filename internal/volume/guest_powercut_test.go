@@ -5,6 +5,7 @@ package volume_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/voluks/voluks/internal/testenv"
 	"github.com/voluks/voluks/internal/volume"
+	"github.com/voluks/voluks/luks"
 )
 
 // recorded is a node whose state directory is a file system on a disk of its own, all writes to which are recorded.
@@ -20,6 +22,7 @@ type recorded struct {
 	*real
 	recorder *testenv.Recorder
 	dir      string // where the disk is mounted
+	dev      string // the disk
 	attached bool
 }
 
@@ -59,7 +62,7 @@ func (r *recorded) attach(dev string) {
 	if err := syscall.Mount(dev, r.dir, "ext4", 0, ""); err != nil {
 		r.t.Fatal(err)
 	}
-	r.attached = true
+	r.dev, r.attached = dev, true
 }
 
 func (r *recorded) detach() {
@@ -153,4 +156,136 @@ func TestGuestPowerCutCreate(t *testing.T) {
 	if cuts < 10 || before != "written" || early["none"] == 0 || early["finished"] == 0 {
 		t.Errorf("%d cuts up to %q, states %v: the recording does not tell of a creation", cuts, before, early)
 	}
+}
+
+// cutAfter ends the recording, cuts the power at random instants after the mark begun, and starts the node again with what each cut may have left: see
+// testenv.PowerOff. check says what it found, and answered is whether the operation had been, by the mark done.
+func (r *recorded) cutAfter(begun, done string, check func(at string, answered bool) string) {
+	r.t.Helper()
+	times := testenv.PowerCuts(r.t, 6)
+	random, seed := testenv.Random(r.t)
+	base, writes := r.recorder.After(r.t, begun)
+	if len(writes) < 20 || writes[len(writes)-1].Note != done {
+		r.t.Fatalf("%d entries were logged, the last one after %q", len(writes), writes[max(0, len(writes)-1)].Note)
+	}
+	found, disk := map[string]int{}, make([]byte, len(base))
+	for i := range times {
+		entry := random.IntN(len(writes))
+		if i == 0 {
+			entry = len(writes) - 1
+		}
+		testenv.PowerOff(disk, random, 4096, base, writes[:entry+1])
+		at := fmt.Sprintf("seed %d, cut %d, in entry %d of %d, after %q", seed, i, entry, len(writes), writes[entry].Note)
+		r.boot(disk)
+		if err := r.manager().Reconcile(r.t.Context()); err != nil {
+			r.t.Errorf("%s: reconcile: %v", at, err)
+		}
+		found[check(at, writes[entry].Note == done)]++
+		r.detach()
+		if r.t.Failed() {
+			r.t.Fatal(at)
+		}
+	}
+	r.t.Logf("%d power cuts in %d entries: %v", times, len(writes), found)
+}
+
+// sound has the file system of a mounted volume checked while it stands still.
+func (r *real) sound(name, path string) {
+	r.t.Helper()
+	run(r.t, "fsfreeze", "--freeze", path)
+	defer run(r.t, "fsfreeze", "--unfreeze", path)
+	run(r.t, "e2fsck", "-f", "-n", "/dev/mapper/"+luks.MappingName(r.inspect(name).UUID))
+}
+
+// F44: the power goes while a mounted volume grows. The next boot has it with its old or its new size and all of its data; the same command completes it.
+func TestGuestPowerCutGrow(t *testing.T) {
+	const (
+		disk   = 73 << 20
+		before = 16 << 20
+		want   = 32 << 20
+	)
+	r := newRecorded(t, disk)
+	r.create("db", fmt.Sprintf("size=%dM", before>>20))
+	path := r.mount("db", "a")
+	r.put(path, canary)
+	data := make([]byte, 2<<20)
+	rand.NewChaCha8([32]byte{}).Read(data)
+	if err := os.WriteFile(filepath.Join(path, "data"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	syscall.Sync()
+	r.recorder.Mark(t, "begun")
+	if _, err := r.manager().Grow(t.Context(), "db", want); err != nil {
+		t.Fatal(err)
+	}
+	r.recorder.Mark(t, "grown")
+	r.unmount("db", "a")
+	r.detach()
+
+	r.cutAfter("begun", "grown", func(at string, answered bool) string {
+		path := r.mount("db", "b")
+		size := r.inspect("db").Size
+		if size != want && (answered || size != before) {
+			t.Errorf("%s: the size is %d", at, size)
+		}
+		if _, err := r.manager().Grow(t.Context(), "db", want); err != nil {
+			t.Errorf("%s: %v", at, err)
+		}
+		r.grew("db", path, want)
+		if b, err := os.ReadFile(filepath.Join(path, "data")); err != nil || string(b) != string(data) {
+			t.Errorf("%s: the data differ: %d bytes, %v", at, len(b), err)
+		}
+		r.sound("db", path)
+		r.unmount("db", "b")
+		return fmt.Sprint(size>>20, " MiB")
+	})
+}
+
+// F6 F27: the power goes while a removed volume is erased. Until it has begun the volume can be brought back whole; afterwards it cannot, and the same
+// command completes it: then nothing of the header is on the disk.
+func TestGuestPowerCutErase(t *testing.T) {
+	r := newRecorded(t, 73<<20)
+	info := r.create("db", "size=16M")
+	r.put(r.mount("db", "a"), canary)
+	r.unmount("db", "a")
+	pieces := pieces(t, r.image("db"))
+	if err := r.manager().Remove(t.Context(), "db"); err != nil {
+		t.Fatal(err)
+	}
+	syscall.Sync()
+	if found := findRaw(t, r.dev, pieces); found != len(pieces) {
+		t.Fatalf("the control: %d of %d pieces of the header are found", found, len(pieces))
+	}
+	r.recorder.Mark(t, "begun")
+	if _, err := r.manager().Erase(t.Context(), seen(t, r.manager(), info.UUID)); err != nil {
+		t.Fatal(err)
+	}
+	r.recorder.Mark(t, "erased")
+	r.detach()
+
+	r.cutAfter("begun", "erased", func(at string, answered bool) string {
+		state := "gone"
+		switch removed, err := r.manager().RemovedVolumes(t.Context()); {
+		case err != nil || answered && len(removed) > 0:
+			t.Errorf("%s: removed volumes: %+v, %v", at, removed, err)
+		case len(removed) > 0:
+			state = "being erased"
+			if _, err := r.manager().Undelete(t.Context(), info.UUID); err == nil {
+				state = "removed"
+				r.get(r.mount("db", "b"), canary)
+				r.unmount("db", "b")
+				if err := r.manager().Remove(t.Context(), "db"); err != nil {
+					t.Errorf("%s: %v", at, err)
+				}
+			}
+			if _, err := r.manager().Erase(t.Context(), seen(t, r.manager(), info.UUID)); err != nil && !errors.Is(err, volume.ErrNotFound) {
+				t.Errorf("%s: %s: erase: %v", at, state, err)
+			}
+		}
+		syscall.Sync()
+		if found := findRaw(t, r.dev, pieces); found > 0 {
+			t.Errorf("%s: %s: %d pieces of the header are left", at, state, found)
+		}
+		return state
+	})
 }
