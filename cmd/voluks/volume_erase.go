@@ -75,7 +75,7 @@ func (e *env) volumeErase(ctx context.Context, ref string, force bool) error {
 func eraseText(w io.Writer, r volume.EraseReceipt) {
 	fmt.Fprintf(w, "erased %s (%s)\n", r.Volume, r.UUID)
 	if r.Header.Bytes > 0 {
-		fmt.Fprintf(w, "  header and key slots: %s, %s and read back\n", r.Header.How, config.FormatSize(r.Header.Bytes))
+		fmt.Fprintf(w, "  header and key slots: %s; %s overwritten and read back\n", r.Header.How, config.FormatSize(r.Header.Bytes))
 	} else {
 		fmt.Fprintf(w, "  header and key slots: %s\n", r.Header.How)
 	}
