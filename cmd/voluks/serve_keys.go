@@ -18,6 +18,8 @@ import (
 const (
 	// watchEvery is how often the agent looks whether a volume was locked.
 	watchEvery = 5 * time.Second
+	// longestLookPause is the longest time between two looks, however long one takes.
+	longestLookPause = 30 * time.Second
 	// finalWait is how long it waits before it asks again for a key that was refused: somebody may have mended it.
 	finalWait = 5 * time.Minute
 )
@@ -56,17 +58,21 @@ func newKeyWatch(volumes keyAsker, log *slog.Logger) *keyWatch {
 // run watches until ctx ends.
 func (w *keyWatch) run(ctx context.Context) {
 	defer w.wg.Wait()
-	w.look(ctx, true)
-	ticker := time.NewTicker(watchEvery)
-	defer ticker.Stop()
-	for {
+	for all := true; ; all = false {
+		began := time.Now()
+		w.look(ctx, all)
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
-			w.look(ctx, false)
+		case <-time.After(watchPause(time.Since(began))):
 		}
 	}
+}
+
+// watchPause is how long the next look waits after one that took so long. Among a thousand volumes a look takes seconds on a slow machine, and whoever
+// mounts one meanwhile waits for it; so it gets at most a tenth of the time, unless that would be a pause in which keys that have come go unnoticed.
+func watchPause(took time.Duration) time.Duration {
+	return max(watchEvery, min(10*took, longestLookPause))
 }
 
 // look asks for the keys that are due, each beside the others. With all, every key is, of volumes that nobody has tried to open too.

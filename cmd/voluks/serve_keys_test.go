@@ -137,3 +137,11 @@ func TestKeyWatch(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+func TestWatchPause(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{0: watchEvery, time.Second / 2: watchEvery, 2 * time.Second: 20 * time.Second, time.Minute: longestLookPause} {
+		if got := watchPause(took); got != want {
+			t.Errorf("after a look of %v it waits %v, want %v", took, got, want)
+		}
+	}
+}

@@ -256,7 +256,7 @@ func TestMountAmongMany(t *testing.T) {
 	n := newNode(t)
 	n.call(t, "Create", `{"Name":"m","Opts":{"size":"64M"}}`)
 	mount := func() time.Duration {
-		return sideBySide(7, pair{
+		return sideBySide(21, pair{ // the agent looks at all of them meanwhile, now and then
 			func() { n.call(t, "Mount", `{"Name":"m","ID":"1"}`) }, func() { n.call(t, "Unmount", `{"Name":"m","ID":"1"}`) },
 		})[0]
 	}
