@@ -74,7 +74,7 @@ claim_cpu() {
 kill_guest() { kill -KILL -- "-$1" 2>/dev/null || true; }
 
 # blocked_tasks UMID: what the kernel of a guest that hangs says of the tasks that wait for it, asked as uml_mconsole(1) does. It can answer as long as it
-# takes interrupts.
+# takes interrupts; whether it does or not, the caller goes on to end it.
 blocked_tasks() {
 	# shellcheck disable=SC2016 # the variables are those of perl
 	perl -MSocket -e '

@@ -9,17 +9,15 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	mathrand "math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/voluks/voluks/internal/kek/file"
+	"github.com/voluks/voluks/internal/testenv"
 	"github.com/voluks/voluks/internal/volume"
 	"github.com/voluks/voluks/keyslot"
 )
@@ -192,15 +190,7 @@ func TestGuestKillKeys(t *testing.T) {
 // package keyslot shows.
 func TestGuestPowerCutKeys(t *testing.T) {
 	const times = 24
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("VOLUKS_SEED"); text != "" {
-		var err error
-		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("seed %d; again with VOLUKS_SEED=%d", seed, seed)
-	random := mathrand.New(mathrand.NewPCG(seed, 1))
+	random, seed := testenv.Random(t)
 
 	r := newRecorded(t, 56<<20)
 	r.twoKeys()
